@@ -1,0 +1,6 @@
+//! Measures Sidecod on the real thing: the built programs, a real model server, real photos.
+
+pub mod client;
+pub mod offload;
+pub mod photos;
+pub mod stack;

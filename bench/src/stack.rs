@@ -1,0 +1,222 @@
+//! The three programs of the demo, started on free ports and stopped again.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::client::Client;
+
+/// A running program that says where it listens.
+pub struct Program {
+    name: &'static str,
+    child: Child,
+    arguments: Vec<String>,
+    addresses: HashMap<String, String>,
+}
+
+impl Program {
+    /// Starts a program that stands beside this one, and waits for the line in which it says where
+    /// it listens.
+    ///
+    /// # Errors
+    /// If it is not there, does not start, or ends before it listens.
+    pub fn start(name: &'static str, arguments: &[String]) -> Result<Self> {
+        let path = beside_this(name)?;
+        let mut child = Command::new(&path)
+            .args(arguments)
+            .current_dir(workspace())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| {
+                format!(
+                    "cannot start {}: build it with `cargo build --release --workspace`",
+                    path.display()
+                )
+            })?;
+        let output = child.stdout.take().context("a piped output")?;
+        let mut lines = BufReader::new(output).lines();
+        let addresses = loop {
+            let Some(line) = lines.next().transpose()? else {
+                bail!("{name} ended before it listened: {}", child.wait()?);
+            };
+            if let Some(addresses) = line.strip_prefix("listening ") {
+                break addresses
+                    .split_whitespace()
+                    .map(|word| word.split_once('=').unwrap_or(("data", word)))
+                    .map(|(role, address)| (role.to_owned(), address.to_owned()))
+                    .collect();
+            }
+        };
+        // Whatever it prints later must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok(Self {
+            name,
+            child,
+            arguments: arguments.to_vec(),
+            addresses,
+        })
+    }
+
+    /// The address of a listener: `data` or `admin`.
+    ///
+    /// # Panics
+    /// If the program has not named such a listener.
+    #[must_use]
+    pub fn address(&self, role: &str) -> &str {
+        self.addresses
+            .get(role)
+            .unwrap_or_else(|| panic!("{} has no {role} listener", self.name))
+    }
+
+    /// The arguments that it was started with.
+    #[must_use]
+    pub fn arguments(&self) -> &[String] {
+        &self.arguments
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to end (SIGTERM) and waits for it.
+    ///
+    /// # Errors
+    /// If it has to be killed, or ends with an error.
+    pub fn stop(mut self) -> Result<()> {
+        Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status()?;
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return if status.success() {
+                    Ok(())
+                } else {
+                    bail!("{} ended with {status}", self.name)
+                };
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("{} did not end within 15 s of SIGTERM", self.name)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Model server, edge sidecar and device sidecar.
+pub struct Stack {
+    /// The model server.
+    pub server: Program,
+    /// The edge sidecar.
+    pub edge: Program,
+    /// The device sidecar.
+    pub device: Program,
+}
+
+impl Stack {
+    /// Starts all three and waits until they are ready. `device` and `edge` are more arguments for
+    /// the sidecars, such as `--set` and its value.
+    ///
+    /// # Errors
+    /// If one does not start or is not ready within two minutes.
+    pub async fn start(device: &[&str], edge: &[&str]) -> Result<Self> {
+        let config = |name: &str| {
+            workspace()
+                .join("examples/demo")
+                .join(name)
+                .display()
+                .to_string()
+        };
+        let set = |key: &str, value: &str| ["--set".to_owned(), format!("{key}={value}")];
+        let any_port = "\"127.0.0.1:0\"";
+
+        let server = Program::start(
+            "model-server",
+            &["--listen".to_owned(), "127.0.0.1:0".to_owned()],
+        )?;
+        let server_url = format!("\"http://{}\"", server.address("data"));
+
+        let mut arguments = vec!["--config".to_owned(), config("proxy-edge.toml")];
+        arguments.extend(set("listen", any_port));
+        arguments.extend(set("admin", any_port));
+        arguments.extend(set(
+            "upstream",
+            &format!("[{{ name = \"default\", url = {server_url} }}]"),
+        ));
+        arguments.extend(edge.iter().map(ToString::to_string));
+        let edge = Program::start("proxy-edge", &arguments)?;
+
+        let mut arguments = vec!["--config".to_owned(), config("proxy-device.toml")];
+        arguments.extend(set("listen", any_port));
+        arguments.extend(set("admin", any_port));
+        arguments.extend(set("direct", &server_url));
+        arguments.extend(set(
+            "edge.url",
+            &format!("\"http://{}\"", edge.address("data")),
+        ));
+        arguments.extend(device.iter().map(ToString::to_string));
+        let device = Program::start("proxy-device", &arguments)?;
+
+        let stack = Self {
+            server,
+            edge,
+            device,
+        };
+        stack.ready().await?;
+        Ok(stack)
+    }
+
+    async fn ready(&self) -> Result<()> {
+        let client = Client::default();
+        let deadline = Instant::now() + Duration::from_mins(2);
+        for (program, role, path) in [
+            (&self.server, "data", "/health"),
+            (&self.edge, "admin", "/ready"),
+            (&self.device, "admin", "/ready"),
+        ] {
+            let url = format!("http://{}{path}", program.address(role));
+            while !client
+                .get(&url)
+                .await
+                .is_ok_and(|answer| answer.status().is_success())
+            {
+                if Instant::now() > deadline {
+                    bail!("{} is not ready: {url}", program.name);
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The root of the source tree, where the example configurations stand and paths in them start.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+        .to_owned()
+}
+
+/// A program in the folder of this one, or in the folder above it (tests lie one deeper).
+fn beside_this(name: &str) -> Result<PathBuf> {
+    let this = std::env::current_exe().context("where this program stands")?;
+    this.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+        .with_context(|| format!("no {name} beside {}", this.display()))
+}

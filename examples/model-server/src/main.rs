@@ -1,0 +1,70 @@
+//! `model-server`: EfficientNet-Lite0 over HTTP.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use sidecod_model_server::model::Model;
+use sidecod_model_server::server;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+/// How long requests under way may go on after SIGTERM or SIGINT.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Classifies photos: POST one to /predictions/efficientnet-lite0.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Address to listen on. Port 0 takes a free one; the line `listening ADDRESS` says which.
+    #[arg(long, default_value = "127.0.0.1:8500")]
+    listen: SocketAddr,
+    /// Photos that are worked on at a time; by default one per core.
+    #[arg(long)]
+    threads: Option<NonZeroUsize>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let threads = arguments
+        .threads
+        .or_else(|| available_parallelism().ok())
+        .map_or(1, NonZeroUsize::get);
+    let model = Model::load()?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(threads)
+        .enable_all()
+        .build()?
+        .block_on(serve(arguments.listen, model, threads))
+}
+
+async fn serve(address: SocketAddr, model: Model, threads: usize) -> Result<()> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (stop, stopped) = oneshot::channel();
+    println!("listening {}", listener.local_addr()?);
+    let serve = axum::serve(listener, server::router(model, threads))
+        .with_graceful_shutdown(async move { stopped.await.unwrap_or_default() })
+        .into_future();
+    let deadline = async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        let _ = stop.send(());
+        tokio::time::sleep(DRAIN).await;
+    };
+    // A client that stalls in the middle of its request must not hold the program up.
+    tokio::select! {
+        served = serve => served.context("cannot go on serving"),
+        () = deadline => Ok(()),
+    }
+}

@@ -1,0 +1,51 @@
+"""`python -m sidecod_train`: a configuration and a data folder in, a codec bundle out."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import config as configuration
+from . import data, export
+from .teacher import GraphError, Teacher
+from .train import Trainer
+
+
+def main(arguments=None):
+    """Trains and exports; returns the manifest."""
+    parser = argparse.ArgumentParser(prog="sidecod_train", description=__doc__)
+    parser.add_argument("--config", required=True, help="TOML file, see configs/")
+    parser.add_argument("--data", help="folder of photos, with index.csv or without")
+    parser.add_argument("--teacher", help="ONNX model whose answers the codec keeps")
+    parser.add_argument("--out", help="folder of the bundle (default: codecs/NAME beside the package)")
+    parser.add_argument("--run", help="folder of checkpoint and log (default: runs/NAME beside the package)")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    parser.add_argument("--export-only", action="store_true", help="export the checkpoint as it is")
+    args = parser.parse_args(arguments)
+    config = configuration.load(args.config, args.data, args.teacher)
+    root = Path(__file__).resolve().parents[1]
+    out = Path(args.out) if args.out else root / "codecs" / config.name
+    run = Path(args.run) if args.run else root / "runs" / config.name
+    log, resuming = run / "train.jsonl", args.resume or args.export_only
+    if log.exists() and not resuming:
+        log.unlink()
+
+    paths = data.splits(config.data.dir)
+    train_photos = data.load_photos(paths["train"], config.data.max_side)
+    trainer = Trainer(config, train_photos, Teacher(config.teacher), run)
+    if resuming:
+        trainer.resume()
+    print(f"{len(train_photos)} photos, {trainer.device}, step {trainer.step} of {config.train.steps}")
+    if not args.export_only:
+        trainer.train()
+    val_photos = data.load_photos(paths["val"], config.data.max_side)
+    manifest = export.bundle(trainer, train_photos, val_photos, out)
+    print(f"{out}: {manifest['qualities'][0]['report']}")
+    return manifest
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (configuration.ConfigError, data.DataError, GraphError, FileNotFoundError) as error:
+        print(f"sidecod_train: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,190 @@
+"""The typed form of a training configuration (TOML)."""
+
+import dataclasses
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; names the file and the key."""
+
+
+@dataclass
+class DataConfig:
+    """Where crops come from. `dir` holds pictures and, optionally, `index.csv` (columns file, split)."""
+
+    dir: str = ""
+    # Longer side in pixels to which a photo is scaled down when it is loaded.
+    max_side: int = 1024
+    # Side in pixels of a training crop.
+    crop: int = 128
+    # Smallest side of the cut-out region, as a fraction of the photo's shorter side.
+    min_fraction: float = 0.15
+    # Largest change of each colour channel's gain.
+    colour: float = 0.1
+
+
+@dataclass
+class TeacherConfig:
+    """The frozen model whose answers the codec has to keep."""
+
+    model: str = ""
+    # What the teacher expects: (255 * pixel - mean) / std.
+    mean: float = 127.0
+    std: float = 128.0
+    # Tensor names of the graph that the feature loss compares.
+    features: list = field(default_factory=list)
+
+
+@dataclass
+class ModelConfig:
+    """The net: sizes of the encoder, the quantiser and the decoder."""
+
+    stride: int = 4
+    channels: int = 5
+    centers: int = 8
+    up1: int = 64
+    up2: int = 32
+    # Max-pooling of keys and values in the first and the second self-attention.
+    pool1: int = 2
+    pool2: int = 4
+    # Sharpness of the soft assignment, relative to the squared distance between centres.
+    hardness: float = 2.0
+
+
+@dataclass
+class LossConfig:
+    """Weights of the loss terms."""
+
+    pixels: float = 10.0
+    features: float = 1.0
+    answer: float = 1.0
+    temperature: float = 2.0
+    orthogonality: float = 1e-4
+
+
+@dataclass
+class TrainConfig:
+    """The optimiser and its schedule."""
+
+    steps: int = 1000
+    batch: int = 8
+    lr: float = 1e-4
+    betas: list = field(default_factory=lambda: [0.0, 0.9])
+    warmup: int = 50
+    # Crops from which the starting values are computed, and rotations of the encoder that are tried.
+    start_crops: int = 256
+    start_tries: int = 400
+    clip: float = 1.0
+    # From this fraction of the steps on, batch statistics are frozen.
+    freeze_norm: float = 0.8
+    checkpoint_every: int = 200
+    log_every: int = 10
+    threads: int = 2
+    # "float32" or "bfloat16" (decoder only).
+    precision: str = "float32"
+
+
+@dataclass
+class TablesConfig:
+    """What the entropy tables are counted on."""
+
+    bins: int = 16
+    # Shorter sides in pixels to which training photos are scaled; 0 keeps the loaded size.
+    sides: list = field(default_factory=lambda: [0, 256, 400])
+    # At most this many photos of each side.
+    photos: int = 200
+
+
+@dataclass
+class BundleConfig:
+    """What stands in the manifest beside measured figures."""
+
+    tile: int = 64
+    overlap: int = 8
+    trained_on: str = ""
+    license: str = ""
+
+
+@dataclass
+class Config:
+    """One training configuration."""
+
+    name: str
+    version: str
+    seed: int = 1
+    data: DataConfig = field(default_factory=DataConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    tables: TablesConfig = field(default_factory=TablesConfig)
+    bundle: BundleConfig = field(default_factory=BundleConfig)
+
+    def as_json(self):
+        """The configuration as one line of JSON, for logs and checkpoints; of paths only the last name."""
+        values = dataclasses.asdict(self)
+        values["data"]["dir"] = Path(self.data.dir).name
+        values["teacher"]["model"] = Path(self.teacher.model).name
+        return json.dumps(values, sort_keys=True)
+
+
+def _fill(cls, values, where):
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: expected a table")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    out = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise ConfigError(f"{where}.{key}: unknown key; known: {', '.join(fields)}")
+        kind = fields[key].type
+        if dataclasses.is_dataclass(kind):
+            value = _fill(kind, value, f"{where}.{key}")
+        elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ConfigError(f"{where}.{key}: expected {kind.__name__}, got {value!r}")
+        out[key] = value
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in out
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{where}: missing {', '.join(missing)}")
+    return cls(**out)
+
+
+def load(path, data=None, teacher=None):
+    """Reads `path`. Paths inside it are relative to its folder; `data` and `teacher` override them."""
+    path = Path(path)
+    with open(path, "rb") as file:
+        try:
+            values = tomllib.load(file)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path}: {error}") from error
+    config = _fill(Config, values, str(path))
+    base = path.resolve().parent
+    if data:
+        config.data.dir = str(Path(data).resolve())
+    elif config.data.dir:
+        config.data.dir = str(base / config.data.dir)
+    else:
+        raise ConfigError(f"{path}: no data folder: give --data or data.dir")
+    if teacher:
+        config.teacher.model = str(Path(teacher).resolve())
+    elif config.teacher.model:
+        config.teacher.model = str(base / config.teacher.model)
+    else:
+        raise ConfigError(f"{path}: no teacher: give --teacher or teacher.model")
+    if config.data.crop % config.model.stride:
+        raise ConfigError(f"{path}: data.crop must be a multiple of {config.model.stride}")
+    if config.model.stride != 4:
+        raise ConfigError(f"{path}: model.stride: two up-blocks give 4, not {config.model.stride}")
+    if config.train.precision not in ("float32", "bfloat16"):
+        raise ConfigError(f"{path}: train.precision: {config.train.precision!r} is not known")
+    return config

@@ -1,0 +1,108 @@
+"""Photos in memory, and random crops of them."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+class DataError(ValueError):
+    """A data folder that cannot be used."""
+
+
+def splits(folder):
+    """Returns {"train": [paths], "val": [paths]} of `folder`.
+
+    With an `index.csv` its column `split` decides; without one every fifth picture is for validation.
+    """
+    folder = Path(folder)
+    index = folder / "index.csv"
+    out = {"train": [], "val": []}
+    if index.exists():
+        with open(index, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row["split"] not in out:
+                    raise DataError(f"{index}: {row['file']}: unknown split {row['split']!r}")
+                out[row["split"]].append(folder / row["file"])
+    elif folder.is_dir():
+        pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+        for i, path in enumerate(pictures):
+            out["val" if i % 5 == 4 else "train"].append(path)
+    if not out["train"]:
+        raise DataError(f"{folder}: no pictures to train on")
+    return out
+
+
+def load_photo(path, max_side):
+    """Reads one picture as RGB, scaled down so that its longer side is at most `max_side`."""
+    with Image.open(path) as image:
+        image = image.convert("RGB")
+    scale = max_side / max(image.size)
+    if scale < 1:
+        size = tuple(max(1, round(side * scale)) for side in image.size)
+        image = image.resize(size, Image.LANCZOS)
+    return image
+
+
+def load_photos(paths, max_side):
+    """All of `paths` as PIL images; about 2 MB of memory each at 1024 pixels."""
+    return [load_photo(path, max_side) for path in paths]
+
+
+def short_side(image, side):
+    """`image` scaled so that its shorter side is `side`."""
+    scale = side / min(image.size)
+    return image.resize(tuple(max(1, round(s * scale)) for s in image.size), Image.BICUBIC)
+
+
+def centre_crop(image, side):
+    """The central square of `image`."""
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def pixels(image):
+    """float32 [3, H, W] in 0..1."""
+    return np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 255.0
+
+
+def pad_to(array, stride):
+    """[C, H, W] padded to multiples of `stride` by repeating the last row and column."""
+    _, height, width = array.shape
+    return np.pad(array, ((0, 0), (0, -height % stride), (0, -width % stride)), mode="edge")
+
+
+class Crops:
+    """Random square crops: any place, scale, left-right flip, colour gain."""
+
+    def __init__(self, photos, config, generator):
+        """`photos` are PIL images; `generator` is a numpy Generator, the only source of chance."""
+        self.photos = photos
+        self.config = config
+        self.generator = generator
+
+    def one(self):
+        """float32 [3, crop, crop] in 0..1."""
+        rng, crop = self.generator, self.config.crop
+        photo = self.photos[rng.integers(len(self.photos))]
+        shortest = min(photo.size)
+        smallest = min(shortest, max(crop, self.config.min_fraction * shortest))
+        side = float(np.exp(rng.uniform(np.log(smallest), np.log(shortest))))
+        left = rng.uniform(0, photo.width - side)
+        top = rng.uniform(0, photo.height - side)
+        box = (left, top, left + side, top + side)
+        image = photo.resize((crop, crop), Image.BICUBIC, box=box)
+        out = pixels(image)
+        if rng.random() < 0.5:
+            out = out[:, :, ::-1]
+        gain = 1 + rng.uniform(-1, 1) * self.config.colour + rng.uniform(
+            -0.5, 0.5, (3, 1, 1)
+        ) * self.config.colour
+        return np.clip(out * gain, 0, 1).astype(np.float32)
+
+    def batch(self, size):
+        """float32 [size, 3, crop, crop] in 0..1."""
+        return np.stack([self.one() for _ in range(size)])

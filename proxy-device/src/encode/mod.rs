@@ -1,0 +1,290 @@
+//! From a request body to a frame, on threads of its own.
+//!
+//! A picture is encoded in strips of bounded height, so that memory does not grow with its area
+//! beyond the pixels themselves.
+
+mod pool;
+mod tract;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sidecod_wire::bundle::{self, Bundle, BundleError};
+use sidecod_wire::entropy::{self, EntropyError, Symbols};
+use sidecod_wire::frame::{Frame, Slot};
+use sidecod_wire::limits::Limits;
+use sidecod_wire::media::{self, MediaError, MediaType, Picture};
+use sidecod_wire::slot::{self, SlotError};
+
+pub use pool::{Full, Pool};
+pub use tract::Tract;
+
+/// Pixels of a strip. Its floats, and the patches that the engine copies out of them, take 12 bytes
+/// each a pixel.
+const STRIP_PIXELS: usize = 1 << 17;
+
+/// Runs a bundle's encoder.
+pub trait Encoder: Send + Sync {
+    /// `pixels` are three planes (red, green, blue) of `height` rows of `width`, between 0 and 1;
+    /// both sides are multiples of the bundle's stride. Gives the latent, plane by plane.
+    ///
+    /// # Errors
+    /// [`EncoderError`] if the engine fails, which no picture should make it do.
+    fn run(&self, pixels: Vec<f32>, height: usize, width: usize) -> Result<Vec<f32>, EncoderError>;
+}
+
+/// The engine could not load or run the encoder.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: {reason}", file = bundle::ENCODER)]
+pub struct EncoderError {
+    /// What the engine said.
+    pub reason: String,
+}
+
+/// Why a bundle could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file cannot be read.
+    #[error("{0}: {1}")]
+    Read(String, std::io::Error),
+    /// A file is damaged, or the files do not belong together.
+    #[error("{0}: {1}")]
+    Bundle(String, BundleError),
+    /// The engine does not take the encoder.
+    #[error("{0}: {1}")]
+    Encoder(String, EncoderError),
+}
+
+/// Why a request crosses as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum NotCoded {
+    /// There is no input in it.
+    #[error("no photo in the body")]
+    NoInput,
+    /// Its inputs cannot be told.
+    #[error(transparent)]
+    Slots(#[from] SlotError),
+    /// An input is not one that the codec gives back faithfully.
+    #[error("input {slot}: {source}")]
+    Media {
+        /// Index of the input, from 0.
+        slot: usize,
+        /// What it is.
+        source: MediaError,
+    },
+    /// The code is larger than the input.
+    #[error("the frame has {frame} bytes, the body {body}")]
+    NotSmaller {
+        /// Bytes of the frame.
+        frame: usize,
+        /// Bytes of the body.
+        body: usize,
+    },
+    /// The encoder failed.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
+    /// The symbols do not fit the tables.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+}
+
+impl NotCoded {
+    /// One word, for a metric.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoInput => "no_input",
+            Self::Slots(_) => "slots",
+            Self::Media {
+                source: MediaError::Unsupported { .. },
+                ..
+            } => "unsupported",
+            Self::Media {
+                source: MediaError::TooLarge(_),
+                ..
+            } => "too_large",
+            Self::Media { .. } => "damaged",
+            Self::NotSmaller { .. } => "not_smaller",
+            Self::Encoder(_) | Self::Entropy(_) => "encoder",
+        }
+    }
+}
+
+/// A frame and the time that each step took.
+#[derive(Debug)]
+pub struct Coded {
+    /// The frame's bytes.
+    pub frame: Vec<u8>,
+    /// Steps by name.
+    pub steps: [(&'static str, Duration); 4],
+}
+
+/// A bundle with its engine.
+pub struct Codec {
+    bundle: Bundle,
+    encoder: Box<dyn Encoder>,
+    limits: Limits,
+}
+
+impl Codec {
+    /// Opens the bundle in a folder with the tract engine.
+    ///
+    /// # Errors
+    /// [`OpenError`] that names the file.
+    pub fn open(folder: &Path, limits: Limits) -> Result<Self, OpenError> {
+        let name = |file: &str| folder.join(file).display().to_string();
+        let read = |file: &str| {
+            std::fs::read(folder.join(file)).map_err(|error| OpenError::Read(name(file), error))
+        };
+        let in_folder = |error| OpenError::Bundle(folder.display().to_string(), error);
+        let bundle =
+            Bundle::parse(&read(bundle::MANIFEST)?, &read(bundle::TABLES)?).map_err(in_folder)?;
+        let onnx = read(bundle::ENCODER)?;
+        bundle
+            .manifest
+            .verify(bundle::ENCODER, &onnx)
+            .map_err(in_folder)?;
+        let encoder = Tract::load(&onnx)
+            .map_err(|error| OpenError::Encoder(folder.display().to_string(), error))?;
+        Ok(Self {
+            bundle,
+            encoder: Box::new(encoder),
+            limits,
+        })
+    }
+
+    /// What the bundle is.
+    #[must_use]
+    pub fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// Makes the frame for a body.
+    ///
+    /// # Errors
+    /// [`NotCoded`] if the request has to cross as it is.
+    pub fn code(
+        &self,
+        content_type: Option<&str>,
+        body: &[u8],
+        quality: usize,
+    ) -> Result<Coded, NotCoded> {
+        let mut clock = Clock::start();
+        let ranges = slot::find(content_type, body, &self.limits)?;
+        if ranges.is_empty() {
+            return Err(NotCoded::NoInput);
+        }
+        let mut steps = [
+            ("locate", clock.lap()),
+            ("media", Duration::ZERO),
+            ("encode", Duration::ZERO),
+            ("entropy", Duration::ZERO),
+        ];
+        let mut slots = Vec::with_capacity(ranges.len());
+        for (index, (range, offset)) in ranges.iter().zip(slot::offsets(&ranges)).enumerate() {
+            let file = &body[range.clone()];
+            let in_slot = |source| NotCoded::Media {
+                slot: index,
+                source,
+            };
+            let media = MediaType::sniff(file).ok_or(in_slot(MediaError::Unknown))?;
+            let picture = media::decode(file, &self.limits).map_err(in_slot)?;
+            steps[1].1 += clock.lap();
+            let symbols = self.symbols(&picture, quality)?;
+            steps[2].1 += clock.lap();
+            let code = entropy::encode(&symbols, &self.bundle.tables)?;
+            steps[3].1 += clock.lap();
+            let Picture {
+                width,
+                height,
+                color,
+                orientation,
+                ..
+            } = picture;
+            slots.push(Slot {
+                offset,
+                media,
+                width,
+                height,
+                color,
+                orientation,
+                code,
+            });
+        }
+        let frame = Frame {
+            bundle: self.bundle.digest.short(),
+            quality: quality as u8,
+            content_type: content_type.map(str::to_owned),
+            skeleton: slot::cut(body, &ranges),
+            slots,
+        }
+        .encode();
+        if frame.len() >= body.len() {
+            return Err(NotCoded::NotSmaller {
+                frame: frame.len(),
+                body: body.len(),
+            });
+        }
+        Ok(Coded { frame, steps })
+    }
+
+    /// Encodes and quantises a picture, strip by strip.
+    fn symbols(&self, picture: &Picture, quality: usize) -> Result<Symbols, EncoderError> {
+        let manifest = &self.bundle.manifest;
+        let stride = manifest.stride as usize;
+        let halo = manifest.halo as usize;
+        let (rows, columns) = manifest.latent_size(picture.width, picture.height);
+        let mut symbols = Symbols::zeros(manifest.channels, rows, columns);
+        let strip_rows = (STRIP_PIXELS / (columns * stride * stride)).max(2 * halo + 1);
+        for start in (0..rows).step_by(strip_rows) {
+            let end = (start + strip_rows).min(rows);
+            let (top, bottom) = (start.saturating_sub(halo), (end + halo).min(rows));
+            let pixels = planes(picture, top * stride..bottom * stride, columns * stride);
+            let latent = self
+                .encoder
+                .run(pixels, (bottom - top) * stride, columns * stride)?;
+            if latent.len() != manifest.channels * (bottom - top) * columns {
+                return Err(EncoderError {
+                    reason: format!("gives {} values for a strip", latent.len()),
+                });
+            }
+            let strip = manifest.quantize(quality, &latent, bottom - top, columns);
+            symbols.put_rows(start, &strip, start - top..end - top);
+        }
+        Ok(symbols)
+    }
+}
+
+/// Three planes between 0 and 1 of some rows; beyond its edges the picture repeats its last pixels.
+fn planes(picture: &Picture, rows: std::ops::Range<usize>, width: usize) -> Vec<f32> {
+    let (picture_width, last_row) = (picture.width as usize, picture.height as usize - 1);
+    let plane = rows.len() * width;
+    let mut pixels = vec![0.0; 3 * plane];
+    for (y, row) in rows.enumerate() {
+        let start = row.min(last_row) * picture_width * 3;
+        let source = &picture.rgb[start..start + picture_width * 3];
+        for channel in 0..3 {
+            let target = &mut pixels[channel * plane + y * width..][..width];
+            for (value, pixel) in target.iter_mut().zip(source.chunks_exact(3)) {
+                *value = f32::from(pixel[channel]) / 255.0;
+            }
+            let last = target[picture_width - 1];
+            target[picture_width..].fill(last);
+        }
+    }
+    pixels
+}
+
+/// Time since the last lap.
+struct Clock(Instant);
+
+impl Clock {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        now - std::mem::replace(&mut self.0, now)
+    }
+}

@@ -1,0 +1,83 @@
+//! The tract engine: the only module that names it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tract_onnx::prelude::*;
+
+use super::{Encoder, EncoderError};
+
+/// Shapes whose plans are kept. A camera has one or two; a picture in strips needs two.
+const PLANS: usize = 8;
+
+type Plan = Arc<TypedRunnableModel>;
+
+/// An encoder that tract runs. Plans are made for one shape each, the latest used are kept.
+pub struct Tract {
+    model: InferenceModel,
+    plans: Mutex<VecDeque<((usize, usize), Plan)>>,
+}
+
+impl Tract {
+    /// Reads an encoder from the bytes of its ONNX file.
+    ///
+    /// # Errors
+    /// [`EncoderError`] if tract cannot read it.
+    pub fn load(onnx: &[u8]) -> Result<Self, EncoderError> {
+        let model = tract_onnx::onnx()
+            .model_for_read(&mut &onnx[..])
+            .map_err(failed)?;
+        Ok(Self {
+            model,
+            plans: Mutex::default(),
+        })
+    }
+
+    fn plan(&self, height: usize, width: usize) -> TractResult<Plan> {
+        let shape = (height, width);
+        let lock = || self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plans = lock();
+        if let Some(at) = plans.iter().position(|(known, _)| *known == shape)
+            && let Some((shape, plan)) = plans.remove(at)
+        {
+            plans.push_front((shape, plan.clone()));
+            return Ok(plan);
+        }
+        drop(plans);
+        let fact = f32::fact([1, 3, height, width]);
+        let plan = self
+            .model
+            .clone()
+            .with_input_fact(0, fact.into())?
+            .into_optimized()?
+            .into_runnable()?;
+        let mut plans = lock();
+        plans.truncate(PLANS - 1);
+        plans.push_front((shape, plan.clone()));
+        Ok(plan)
+    }
+}
+
+impl Encoder for Tract {
+    fn run(&self, pixels: Vec<f32>, height: usize, width: usize) -> Result<Vec<f32>, EncoderError> {
+        let run = || -> TractResult<Vec<f32>> {
+            let input = Tensor::from_shape(&[1, 3, height, width], &pixels)?;
+            drop(pixels);
+            let output = self.plan(height, width)?.run(tvec!(input.into()))?;
+            let latent = output.first().ok_or_else(|| TractError::msg("no output"))?;
+            Ok(latent
+                .to_plain_array_view::<f32>()?
+                .iter()
+                .copied()
+                .collect())
+        };
+        run().map_err(failed)
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)] // map_err hands it over
+fn failed(error: TractError) -> EncoderError {
+    EncoderError {
+        reason: format!("{error:#}"),
+    }
+}

@@ -1,0 +1,263 @@
+//! The ladder: code, then the original body through the edge, then the model server directly, then
+//! a clear error. A request is sent again only where that is safe, and never after an answer began.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use sidecod_sidecar::Body;
+use sidecod_sidecar::body::{Whole, full};
+use sidecod_sidecar::hop::remove_prefixed;
+use sidecod_sidecar::problem::problem;
+use sidecod_sidecar::upstream::UpstreamError;
+use sidecod_wire::frame::CONTENT_TYPE;
+use sidecod_wire::header::PREFIX;
+use tokio::time::{Instant, timeout};
+
+use crate::app::App;
+use crate::encode::Coded;
+use crate::link::LinkError;
+use crate::relay;
+
+/// How a request got its answer, as the metric names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its inputs crossed as codes.
+    Code,
+    /// It crossed as it is, as planned.
+    Passthrough,
+    /// It crossed as it is after its code had failed.
+    FallbackEdge,
+    /// It went to the model server without the edge.
+    FallbackDirect,
+    /// It got an error of a sidecar.
+    Error,
+}
+
+impl Outcome {
+    /// Its name in the metric.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Code => "code",
+            Self::Passthrough => "passthrough",
+            Self::FallbackEdge => "fallback_edge",
+            Self::FallbackDirect => "fallback_direct",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What may be done for a request whose body is held.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// When the answer must have begun.
+    pub deadline: Instant,
+    /// Whether the model server may be asked twice.
+    pub idempotent: bool,
+}
+
+/// What an attempt came to.
+enum Attempt {
+    /// The answer of the model server, or an error that no further step can mend.
+    Answer(Outcome, Response<Body>),
+    /// Nothing that the app could use.
+    Failed(Failure),
+}
+
+/// Why an attempt failed, for the next step.
+struct Failure {
+    /// Whether the model server may have got the request.
+    sent: bool,
+    /// Whether the edge could do better with the original body.
+    edge_again: bool,
+    /// What the app is told if no step helps.
+    problem: Response<Body>,
+}
+
+/// Sends a request whose body is held, step by step down the ladder.
+pub async fn send(
+    app: &Arc<App>,
+    parts: &Parts,
+    body: &Whole,
+    coded: Option<Coded>,
+    terms: Terms,
+) -> (Outcome, Response<Body>) {
+    let through_edge = if coded.is_some() {
+        Outcome::FallbackEdge
+    } else {
+        Outcome::Passthrough
+    };
+    let mut failure = None;
+    // A code may take half of the time, so that a decoder that is too slow costs no request.
+    if let Some(coded) = coded {
+        match edge(
+            app,
+            Outcome::Code,
+            framed(parts, coded.frame),
+            terms.rest() / 2,
+        )
+        .await
+        {
+            Attempt::Answer(outcome, answer) => return (outcome, answer),
+            Attempt::Failed(failed) => failure = Some(failed),
+        }
+    }
+    let may_go_on = |failure: &Option<Failure>| {
+        failure
+            .as_ref()
+            .is_none_or(|failed| !failed.sent || terms.idempotent)
+    };
+    if may_go_on(&failure) && failure.as_ref().is_none_or(|failed| failed.edge_again) {
+        match edge(app, through_edge, original(parts, body), terms.rest()).await {
+            Attempt::Answer(outcome, answer) => return (outcome, answer),
+            Attempt::Failed(failed) => failure = Some(failed),
+        }
+    }
+    if may_go_on(&failure) && app.direct.is_some() && !terms.rest().is_zero() {
+        match direct(app, original(parts, body), Some(terms.rest())).await {
+            Attempt::Answer(outcome, answer) => return (outcome, answer),
+            Attempt::Failed(failed) => failure = Some(failed),
+        }
+    }
+    let nothing = || unreachable("no way to the model server");
+    (
+        Outcome::Error,
+        failure.map_or_else(nothing, |failed| failed.problem),
+    )
+}
+
+/// Sends a request whose body still arrives: once, and past the edge only if nothing of it has been
+/// sent. Its answer may take as long as it takes: nobody but the app knows how long the body is.
+pub async fn send_streamed(app: &Arc<App>, request: Request<Body>) -> (Outcome, Response<Body>) {
+    match app.link.send(request).await {
+        Ok(answer) => (
+            Outcome::Passthrough,
+            relay::from_edge(answer, app.keep_server_timing).answer,
+        ),
+        Err(LinkError::Unreachable { request, .. }) if app.direct.is_some() => {
+            match direct(app, *request, None).await {
+                Attempt::Answer(outcome, answer) => (outcome, answer),
+                Attempt::Failed(failed) => (Outcome::Error, failed.problem),
+            }
+        }
+        Err(error) => (Outcome::Error, unreachable(&error.to_string())),
+    }
+}
+
+impl Terms {
+    /// The time that is left.
+    fn rest(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
+async fn edge(
+    app: &Arc<App>,
+    outcome: Outcome,
+    request: Request<Body>,
+    limit: Duration,
+) -> Attempt {
+    let start = Instant::now();
+    let answer = match timeout(limit, app.link.send(request)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => {
+            return Attempt::Failed(Failure {
+                sent: matches!(error, LinkError::Broken(_)),
+                edge_again: matches!(error, LinkError::Broken(_)),
+                problem: unreachable(&error.to_string()),
+            });
+        }
+        Err(_) => {
+            let detail = format!(
+                "no answer from the edge within {:.1} s",
+                limit.as_secs_f64()
+            );
+            return Attempt::Failed(Failure {
+                sent: true,
+                edge_again: true,
+                problem: problem(StatusCode::GATEWAY_TIMEOUT, "timeout", &detail),
+            });
+        }
+    };
+    let kind = relay::edge_error(&answer);
+    let relayed = relay::from_edge(answer, app.keep_server_timing);
+    let Some(kind) = kind else {
+        let link = start.elapsed().saturating_sub(relayed.edge_time);
+        metrics::histogram!("sidecod_device_step_seconds", "step" => "link").record(link);
+        return Attempt::Answer(outcome, relayed.answer);
+    };
+    tracing::debug!(kind, "the edge refused");
+    let problem = relayed.answer;
+    match &kind[..] {
+        // The model server is at work, and no other way to it makes it faster.
+        "upstream-timeout" => Attempt::Answer(Outcome::Error, problem),
+        "upstream-broken" => Attempt::Failed(Failure {
+            sent: true,
+            edge_again: false,
+            problem,
+        }),
+        "upstream-unreachable" | "unauthorized" | "unknown-upstream" | "not-ready" => {
+            Attempt::Failed(Failure {
+                sent: false,
+                edge_again: false,
+                problem,
+            })
+        }
+        // What is left has to do with the frame.
+        _ => Attempt::Failed(Failure {
+            sent: false,
+            edge_again: true,
+            problem,
+        }),
+    }
+}
+
+async fn direct(app: &Arc<App>, mut request: Request<Body>, limit: Option<Duration>) -> Attempt {
+    let failed = |sent, problem| {
+        Attempt::Failed(Failure {
+            sent,
+            edge_again: false,
+            problem,
+        })
+    };
+    let Some(direct) = &app.direct else {
+        return failed(
+            false,
+            unreachable("no direct address of the model server is configured"),
+        );
+    };
+    remove_prefixed(request.headers_mut(), PREFIX);
+    match direct.send(request, limit).await {
+        Ok(answer) => Attempt::Answer(Outcome::FallbackDirect, relay::from_upstream(answer)),
+        Err(error) => {
+            let (status, kind) = match error {
+                UpstreamError::Target(_) => (StatusCode::BAD_REQUEST, "bad-request"),
+                UpstreamError::Timeout(..) => (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout"),
+                _ => (StatusCode::BAD_GATEWAY, "upstream-unreachable"),
+            };
+            failed(true, problem(status, kind, &format!("directly: {error}")))
+        }
+    }
+}
+
+fn unreachable(detail: &str) -> Response<Body> {
+    problem(StatusCode::BAD_GATEWAY, "edge-unreachable", detail)
+}
+
+/// The request with its original body.
+fn original(parts: &Parts, body: &Whole) -> Request<Body> {
+    Request::from_parts(parts.clone(), body.body())
+}
+
+/// The request with a frame as its body.
+fn framed(parts: &Parts, frame: Vec<u8>) -> Request<Body> {
+    let mut parts = parts.clone();
+    let length = frame.len();
+    parts
+        .headers
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    parts.headers.insert(header::CONTENT_LENGTH, length.into());
+    Request::from_parts(parts, full(frame))
+}

@@ -1,0 +1,122 @@
+//! Answers on their way back to the app: streamed, less what is between the sidecars.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Response, Version};
+use hyper::body::Incoming;
+use sidecod_sidecar::Body;
+use sidecod_sidecar::body::streamed;
+use sidecod_sidecar::hop::{remove_hop_by_hop, remove_prefixed};
+use sidecod_wire::header::{ERROR, PREFIX};
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// The entries that an edge writes, in this order, as the last value of the header.
+const EDGE_STEPS: [&str; 4] = ["queue", "decode", "render", "upstream"];
+
+/// The kind of the edge's own error, if the answer is one.
+#[must_use]
+pub fn edge_error<B>(answer: &Response<B>) -> Option<String> {
+    Some(String::from_utf8_lossy(answer.headers().get(ERROR)?.as_bytes()).into_owned())
+}
+
+/// An answer of the edge as the app gets it, and the time that the edge has taken.
+pub struct FromEdge {
+    /// The answer.
+    pub answer: Response<Body>,
+    /// What the edge's own `Server-Timing` sums up to.
+    pub edge_time: Duration,
+}
+
+/// Makes an answer of the edge one for the app.
+#[must_use]
+pub fn from_edge(mut answer: Response<Incoming>, keep_server_timing: bool) -> FromEdge {
+    let error = answer.headers().get(ERROR).cloned();
+    let edge_time = take_server_timing(&mut answer, keep_server_timing);
+    let mut answer = from_upstream(answer);
+    if let Some(error) = error {
+        answer.headers_mut().insert(ERROR, error);
+    }
+    FromEdge { answer, edge_time }
+}
+
+/// An answer of the model server itself as the app gets it.
+#[must_use]
+pub fn from_upstream(mut answer: Response<Incoming>) -> Response<Body> {
+    *answer.version_mut() = Version::HTTP_11;
+    remove_hop_by_hop(answer.headers_mut());
+    remove_prefixed(answer.headers_mut(), PREFIX);
+    answer.map(streamed)
+}
+
+/// Records what the edge says of its time, takes it out of the answer, and sums it up.
+fn take_server_timing<B>(answer: &mut Response<B>, keep: bool) -> Duration {
+    let headers = answer.headers_mut();
+    let values: Vec<HeaderValue> = headers.get_all(SERVER_TIMING).iter().cloned().collect();
+    let last = values
+        .split_last()
+        .and_then(|(last, others)| Some((edge_steps(last.to_str().ok()?)?, others)));
+    let Some((steps, others)) = last else {
+        return Duration::ZERO;
+    };
+    for (step, time) in &steps {
+        metrics::histogram!("sidecod_device_step_seconds", "step" => format!("edge_{step}"))
+            .record(*time);
+    }
+    if !keep {
+        headers.remove(SERVER_TIMING);
+        for value in others {
+            headers.append(SERVER_TIMING, value.clone());
+        }
+    }
+    steps.iter().map(|(_, time)| *time).sum()
+}
+
+/// The steps of a value that an edge wrote; none for any other value.
+fn edge_steps(value: &str) -> Option<Vec<(&'static str, Duration)>> {
+    let steps = value.split(',').map(|entry| {
+        let (name, time) = entry.trim().split_once(";dur=")?;
+        let name = EDGE_STEPS.into_iter().find(|step| *step == name)?;
+        Some((
+            name,
+            Duration::try_from_secs_f64(time.parse::<f64>().ok()? / 1e3).ok()?,
+        ))
+    });
+    steps.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(values: &[&'static str], keep: bool) -> Vec<HeaderValue> {
+        let mut answer = Response::new(());
+        for value in values {
+            answer
+                .headers_mut()
+                .append(SERVER_TIMING, HeaderValue::from_static(value));
+        }
+        take_server_timing(&mut answer, keep);
+        answer
+            .headers()
+            .get_all(SERVER_TIMING)
+            .iter()
+            .cloned()
+            .collect()
+    }
+
+    #[test]
+    fn only_the_edges_own_timing_is_taken() {
+        let edge = "queue;dur=0.1, decode;dur=12.5, render;dur=1, upstream;dur=30.25";
+        assert_eq!(left(&["db;dur=3", edge], false), ["db;dur=3"]);
+        assert_eq!(left(&["db;dur=3", edge], true), ["db;dur=3", edge]);
+        assert_eq!(
+            left(&["upstream;dur=3, db;dur=1"], false),
+            ["upstream;dur=3, db;dur=1"]
+        );
+        assert_eq!(left(&["upstream;dur=-3"], false), ["upstream;dur=-3"]);
+        assert_eq!(
+            edge_steps("decode;dur=12.5"),
+            Some(vec![("decode", Duration::from_micros(12_500))])
+        );
+    }
+}

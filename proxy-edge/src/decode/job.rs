@@ -1,0 +1,127 @@
+//! One picture on its way through the decode threads.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sidecod_wire::entropy::Symbols;
+use tokio::sync::oneshot;
+
+use super::canvas::Canvas;
+use super::{Codec, DecoderError};
+
+/// A decoded picture.
+#[derive(Debug)]
+pub struct Decoded {
+    /// `width * height * 3` bytes, row by row, red first.
+    pub rgb: Vec<u8>,
+    /// How long it waited before its first window was decoded.
+    pub queued: Duration,
+}
+
+/// A picture that is being decoded.
+pub(super) struct Job {
+    codec: Arc<Codec>,
+    symbols: Symbols,
+    canvas: Canvas,
+    submitted: Instant,
+    started: Option<Instant>,
+    answer: oneshot::Sender<Result<Decoded, DecoderError>>,
+}
+
+/// What may be decoded together: windows of one size of one codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key {
+    codec: [u8; 8],
+    window: (usize, usize),
+}
+
+impl Job {
+    pub fn new(
+        codec: Arc<Codec>,
+        symbols: Symbols,
+        size: (u32, u32),
+        answer: oneshot::Sender<Result<Decoded, DecoderError>>,
+    ) -> Self {
+        let manifest = &codec.bundle.manifest;
+        let canvas = Canvas::new(
+            size,
+            (symbols.height, symbols.width),
+            manifest.tile as usize,
+            manifest.overlap as usize,
+            manifest.stride as usize,
+        );
+        Self {
+            codec,
+            symbols,
+            canvas,
+            submitted: Instant::now(),
+            started: None,
+            answer,
+        }
+    }
+
+    pub fn key(&self) -> Key {
+        Key {
+            codec: self.codec.bundle.digest.short(),
+            window: self.canvas.window(),
+        }
+    }
+
+    pub fn codec(&self) -> &Arc<Codec> {
+        &self.codec
+    }
+
+    /// Rows and columns of each window.
+    pub fn window(&self) -> (usize, usize) {
+        self.canvas.window()
+    }
+
+    /// Windows that are still to be decoded.
+    pub fn left(&self) -> usize {
+        self.canvas.left()
+    }
+
+    /// Whether nobody waits for the picture any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
+
+    /// Appends the symbols of the window that comes after `ahead` others.
+    pub fn gather(&mut self, ahead: usize, batch: &mut Vec<f32>) {
+        self.started.get_or_insert_with(Instant::now);
+        let (top, left) = self.canvas.corner(ahead);
+        let (high, wide) = self.canvas.window();
+        let Symbols { height, width, .. } = self.symbols;
+        for channel in 0..self.symbols.channels {
+            for y in top..top + high {
+                let from = (channel * height + y) * width + left;
+                batch.extend(
+                    self.symbols.data[from..from + wide]
+                        .iter()
+                        .copied()
+                        .map(f32::from),
+                );
+            }
+        }
+    }
+
+    /// Takes the pixels of the next window.
+    pub fn add(&mut self, pixels: &[f32]) {
+        self.canvas.add(pixels);
+    }
+
+    /// Hands the picture over.
+    pub fn finish(self) {
+        let started = self.started.unwrap_or(self.submitted);
+        // An error means that nobody waits for it any more.
+        let _ = self.answer.send(Ok(Decoded {
+            rgb: self.canvas.into_rgb(),
+            queued: started - self.submitted,
+        }));
+    }
+
+    /// Gives the picture up.
+    pub fn fail(self, error: DecoderError) {
+        let _ = self.answer.send(Err(error));
+    }
+}

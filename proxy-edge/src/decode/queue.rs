@@ -1,0 +1,123 @@
+//! The pictures that wait for a decode thread.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use metrics::Gauge;
+
+use super::job::Job;
+
+/// The queue holds as many pictures as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("as many pictures as allowed are waiting to be decoded")]
+pub struct Full;
+
+pub(super) struct Queue {
+    state: Mutex<State>,
+    arrived: Condvar,
+    capacity: usize,
+    depth: Gauge,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+impl Queue {
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            arrived: Condvar::new(),
+            capacity,
+            depth: metrics::gauge!("sidecod_edge_decode_queue_depth"),
+        }
+    }
+
+    /// Adds a picture that has just arrived.
+    pub fn push(&self, job: Job) -> Result<(), Full> {
+        let mut state = self.lock();
+        if state.jobs.len() >= self.capacity {
+            // Those that nobody waits for must not keep others out.
+            state.jobs.retain(|job| !job.is_abandoned());
+        }
+        if state.closed || state.jobs.len() >= self.capacity {
+            return Err(Full);
+        }
+        self.add(state, job);
+        Ok(())
+    }
+
+    /// Puts a picture back of which some windows are decoded. It was admitted once: there is always
+    /// room for it.
+    pub fn put_back(&self, job: Job) {
+        let state = self.lock();
+        if !state.closed {
+            self.add(state, job);
+        }
+    }
+
+    /// Waits for a picture, and takes with it others of the same key until there are windows for a
+    /// whole batch. None: the queue is closed.
+    pub fn take(&self, room: impl Fn(&Job) -> usize) -> Option<Vec<Job>> {
+        let mut state = self.lock();
+        let first = loop {
+            if state.closed {
+                return None;
+            }
+            match state.jobs.pop_front() {
+                Some(job) if job.is_abandoned() => {}
+                Some(job) => break job,
+                None => {
+                    state = self
+                        .arrived
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        };
+        let (key, room, mut windows) = (first.key(), room(&first), first.left());
+        let mut taken = vec![first];
+        let mut at = 0;
+        while windows < room && at < state.jobs.len() {
+            if state.jobs[at].key() == key && !state.jobs[at].is_abandoned() {
+                let Some(job) = state.jobs.remove(at) else {
+                    break;
+                };
+                windows += job.left();
+                taken.push(job);
+            } else {
+                at += 1;
+            }
+        }
+        self.depth.set(state.jobs.len() as f64);
+        Some(taken)
+    }
+
+    /// Gives up what waits, and ends every thread that takes.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.jobs.clear();
+        drop(state);
+        self.arrived.notify_all();
+    }
+
+    /// Pictures that wait.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.lock().jobs.len()
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, State>, job: Job) {
+        state.jobs.push_back(job);
+        self.depth.set(state.jobs.len() as f64);
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

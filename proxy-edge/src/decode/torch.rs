@@ -1,0 +1,114 @@
+//! The decoder on libtorch. Nothing else here names tch.
+
+use tch::{CModule, Cuda, Kind, TchError, Tensor};
+
+use super::{Decoder, DecoderError, Shape};
+use crate::bundles::Stored;
+use crate::config::Device;
+
+/// A TorchScript decoder.
+pub struct TorchDecoder {
+    module: CModule,
+    device: tch::Device,
+    stride: i64,
+    batch_places: usize,
+}
+
+/// What decoders run on, chosen once.
+#[derive(Debug, Clone, Copy)]
+pub struct Engine {
+    device: tch::Device,
+    max_batch: usize,
+}
+
+impl From<TchError> for DecoderError {
+    fn from(error: TchError) -> Self {
+        // The first line says what; the rest is libtorch's own backtrace.
+        let text = error.to_string();
+        Self(text.lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+impl Engine {
+    /// Sets libtorch up for the process and says in the log what it runs on. Call it before
+    /// anything else here: the number of threads holds only before the first operation.
+    ///
+    /// # Errors
+    /// [`DecoderError`] if a GPU is asked for and there is none.
+    pub fn start(wanted: Device, threads: usize, max_batch: usize) -> Result<Self, DecoderError> {
+        tch::set_num_threads(threads.try_into().unwrap_or(i32::MAX));
+        // Profiling runs the first forwards of every shape slowly, and keeps a plan per shape.
+        tch::jit::f_set_profiling_mode(false)?;
+        let device = match (wanted, Cuda::is_available()) {
+            (Device::Auto | Device::Cuda, true) => tch::Device::Cuda(0),
+            (Device::Auto | Device::Cpu, _) => tch::Device::Cpu,
+            (Device::Cuda, false) => {
+                return Err(DecoderError(
+                    "device is cuda, and libtorch finds no GPU".to_owned(),
+                ));
+            }
+        };
+        tracing::info!(?device, threads, "decoders run on libtorch");
+        Ok(Self { device, max_batch })
+    }
+
+    /// Loads the decoder of a bundle.
+    ///
+    /// # Errors
+    /// [`DecoderError`] if it is not TorchScript that this libtorch reads.
+    pub fn load(self, stored: &Stored) -> Result<TorchDecoder, DecoderError> {
+        let mut bytes = stored.decoder.as_slice();
+        let mut module = CModule::load_data_on_device(&mut bytes, self.device)?;
+        module.f_set_eval()?;
+        let manifest = &stored.bundle.manifest;
+        let tile = manifest.tile as usize;
+        // A larger batch costs a CPU memory and saves it nothing.
+        let tiles = if self.device.is_cuda() {
+            self.max_batch
+        } else {
+            1
+        };
+        Ok(TorchDecoder {
+            module,
+            device: self.device,
+            stride: manifest.stride.into(),
+            batch_places: tiles * tile * tile,
+        })
+    }
+}
+
+impl Decoder for TorchDecoder {
+    fn decode(
+        &self,
+        symbols: &[f32],
+        shape: Shape,
+        pixels: &mut Vec<f32>,
+    ) -> Result<(), DecoderError> {
+        let _no_grad = tch::no_grad_guard();
+        let [count, channels, height, width] =
+            [shape.count, shape.channels, shape.height, shape.width].map(|side| side as i64);
+        let input = Tensor::f_from_slice(symbols)?
+            .f_reshape([count, channels, height, width])?
+            .f_to_device(self.device)?;
+        let output = self.module.forward_ts(&[input])?;
+        let expected = [count, 3, height * self.stride, width * self.stride];
+        if output.size() != expected {
+            return Err(DecoderError(format!(
+                "gives {:?} for {shape:?}, expected {expected:?}",
+                output.size()
+            )));
+        }
+        let output = output
+            .f_to_device(tch::Device::Cpu)?
+            .f_to_kind(Kind::Float)?
+            .f_contiguous()?;
+        let samples = output.numel();
+        pixels.resize(samples, 0.0);
+        output.f_copy_data(pixels, samples)?;
+        Ok(())
+    }
+
+    fn batch_places(&self) -> usize {
+        self.batch_places
+    }
+}

@@ -1,0 +1,113 @@
+//! Headers on their way from the device to the model server and back (RFC 9110, 7.6).
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use http::header::{CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, TE};
+use http::{Response, Version};
+use hyper::body::Incoming;
+use sidecod_sidecar::metrics::Gauged;
+use sidecod_sidecar::{Body, body, hop};
+use sidecod_wire::header::PREFIX;
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// What each step of a request took.
+#[derive(Debug, Default)]
+pub struct Steps(Vec<(&'static str, Duration)>);
+
+impl Steps {
+    /// Notes a step, for the device and in the metrics.
+    pub fn note(&mut self, step: &'static str, took: Duration) {
+        metrics::histogram!("sidecod_edge_step_seconds", "step" => step).record(took);
+        self.0.push((step, took));
+    }
+
+    /// The value of `Server-Timing`: durations in milliseconds.
+    fn value(&self) -> String {
+        let mut value = String::new();
+        for (step, took) in &self.0 {
+            let between = if value.is_empty() { "" } else { ", " };
+            // Writing to a string does not fail.
+            let _ = write!(value, "{between}{step};dur={:.1}", took.as_secs_f64() * 1e3);
+        }
+        value
+    }
+}
+
+/// Makes the headers of a device's request those of one for the model server.
+pub fn to_upstream(headers: &mut HeaderMap) {
+    hop::remove_hop_by_hop(headers);
+    hop::remove_prefixed(headers, PREFIX);
+    join_cookies(headers);
+    if headers.contains_key(TE) {
+        // TE is hop-by-hop, which it has to say (RFC 9110, 10.1.4).
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+}
+
+/// HTTP/2 may split the one cookie header that HTTP/1.1 knows (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if crumbs.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, whole);
+    }
+}
+
+/// Makes the model server's answer one for the device. Its body, trailers included, is passed on as
+/// it comes; `in_flight` lives as long as it does.
+pub fn to_device(answer: Response<Incoming>, steps: &Steps, in_flight: Gauged) -> Response<Body> {
+    let (mut parts, incoming) = answer.into_parts();
+    hop::remove_hop_by_hop(&mut parts.headers);
+    hop::remove_prefixed(&mut parts.headers, PREFIX);
+    if let Ok(value) = HeaderValue::from_str(&steps.value()) {
+        parts.headers.append(SERVER_TIMING, value);
+    }
+    parts.version = Version::HTTP_2;
+    Response::from_parts(parts, body::guarded(body::streamed(incoming), in_flight))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_headers_of_a_request() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("te", "trailers"),
+            ("cookie", "a=1"),
+            ("cookie", "b=2"),
+            ("sidecod-token", "secret"),
+            ("sidecod-upstream", "default"),
+            ("x-own", "kept"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        to_upstream(&mut headers);
+        let mut expected = HeaderMap::new();
+        for (name, value) in [
+            ("te", "trailers"),
+            ("connection", "te"),
+            ("cookie", "a=1; b=2"),
+            ("x-own", "kept"),
+        ] {
+            expected.insert(name, HeaderValue::from_static(value));
+        }
+        assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn steps_are_milliseconds() {
+        let mut steps = Steps::default();
+        steps.note("queue", Duration::from_micros(1240));
+        steps.note("upstream", Duration::from_secs(2));
+        assert_eq!(steps.value(), "queue;dur=1.2, upstream;dur=2000.0");
+    }
+}

@@ -1,0 +1,214 @@
+//! From a frame back to the body that the app sent, with its pictures decoded.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sidecod_wire::frame::{Frame, FrameError, Slot};
+use sidecod_wire::limits::Limits;
+use sidecod_wire::media::{self, MediaError, Picture};
+use sidecod_wire::{entropy, slot};
+use tokio::sync::Semaphore;
+
+use crate::decode::Codec;
+use crate::decode::pool::Pool;
+use crate::fail::Fail;
+use crate::relay::Steps;
+use crate::workers::{Broken, Workers};
+
+/// Pixels that one permit of the budget stands for.
+const PIXELS_A_PERMIT: u64 = 1024;
+
+/// What turns frames into bodies.
+pub struct Restorer {
+    codecs: HashMap<[u8; 8], Arc<Codec>>,
+    pool: Pool,
+    workers: Workers,
+    limits: Limits,
+    pixels: Arc<Semaphore>,
+    max_permits: u32,
+}
+
+/// A request body as the app sent it, but for what the codec lost.
+#[derive(Debug)]
+pub struct Restored {
+    /// The body.
+    pub body: Vec<u8>,
+    /// The content-type of the app's request.
+    pub content_type: Option<String>,
+}
+
+impl From<FrameError> for Fail {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Limit { .. } | FrameError::Picture { .. } => {
+                Self::TooLarge(error.to_string())
+            }
+            other => Self::BadFrame(other.to_string()),
+        }
+    }
+}
+
+impl From<Broken> for Fail {
+    fn from(error: Broken) -> Self {
+        Self::DecodeFailed(error.to_string())
+    }
+}
+
+impl Restorer {
+    /// Uses these codecs, whose decoders `pool` runs, for at most `max_pixels` at a time.
+    #[must_use]
+    pub fn new(codecs: Vec<Arc<Codec>>, pool: Pool, limits: Limits, max_pixels: u64) -> Self {
+        let permits = max_pixels.div_ceil(PIXELS_A_PERMIT);
+        let max_permits = u32::try_from(permits).unwrap_or(u32::MAX >> 4);
+        Self {
+            codecs: codecs
+                .into_iter()
+                .map(|codec| (codec.bundle.digest.short(), codec))
+                .collect(),
+            pool,
+            workers: Workers::new(),
+            limits,
+            pixels: Arc::new(Semaphore::new(max_permits as usize)),
+            max_permits,
+        }
+    }
+
+    /// Decodes the pictures of a frame and puts them back where they were.
+    ///
+    /// # Errors
+    /// [`Fail`] of any kind that has to do with a frame.
+    pub async fn restore(&self, frame: Bytes, steps: &mut Steps) -> Result<Restored, Fail> {
+        let begin = Instant::now();
+        let limits = self.limits.clone();
+        let frame = self
+            .workers
+            .run(move || Frame::decode(&frame, &limits))
+            .await??;
+        let codec = self.codec(&frame)?;
+        let permits = permits(&frame.slots);
+        if permits > u64::from(self.max_permits) {
+            let limit = u64::from(self.max_permits) * PIXELS_A_PERMIT;
+            return Err(Fail::TooLarge(format!(
+                "the pictures of the frame have more than {limit} pixels together"
+            )));
+        }
+        let _pixels = self
+            .pixels
+            .try_acquire_many(permits as u32)
+            .map_err(|_| Fail::Overloaded("as many pixels as allowed are in hand"))?;
+
+        let Frame {
+            skeleton,
+            content_type,
+            slots,
+            ..
+        } = frame;
+        let (slots, decoded, queued) = self.decode(&codec, slots).await?;
+        steps.note("queue", queued);
+        steps.note("decode", begin.elapsed().saturating_sub(queued));
+
+        let begin = Instant::now();
+        let body = self
+            .workers
+            .run(move || render(&skeleton, slots, decoded))
+            .await?;
+        let body = body.map_err(|error| Fail::DecodeFailed(error.to_string()))?;
+        steps.note("render", begin.elapsed());
+        Ok(Restored { body, content_type })
+    }
+
+    fn codec(&self, frame: &Frame) -> Result<Arc<Codec>, Fail> {
+        let codec = self.codecs.get(&frame.bundle).ok_or_else(|| {
+            let digits = frame.bundle.iter().fold(String::new(), |mut text, byte| {
+                // Writing to a string does not fail.
+                let _ = write!(text, "{byte:02x}");
+                text
+            });
+            Fail::UnknownBundle(digits)
+        })?;
+        let qualities = codec.bundle.manifest.qualities.len();
+        if usize::from(frame.quality) >= qualities {
+            return Err(Fail::BadFrame(format!(
+                "frame quality is {}, the bundle has {qualities}",
+                frame.quality
+            )));
+        }
+        Ok(codec.clone())
+    }
+
+    /// The pixels of each slot, and how long the one waited that waited longest.
+    async fn decode(
+        &self,
+        codec: &Arc<Codec>,
+        slots: Vec<Slot>,
+    ) -> Result<(Vec<Slot>, Vec<Vec<u8>>, Duration), Fail> {
+        let unpacking = codec.clone();
+        let (slots, symbols) = self
+            .workers
+            .run(move || {
+                let bundle = &unpacking.bundle;
+                let symbols: Result<Vec<_>, _> = slots
+                    .iter()
+                    .map(|slot| {
+                        let (height, width) = bundle.manifest.latent_size(slot.width, slot.height);
+                        let channels = bundle.manifest.channels;
+                        entropy::decode(&slot.code, channels, height, width, &bundle.tables)
+                    })
+                    .collect();
+                (slots, symbols)
+            })
+            .await?;
+        let symbols = symbols.map_err(|error| Fail::BadFrame(error.to_string()))?;
+        let mut waiting = Vec::with_capacity(slots.len());
+        for (slot, symbols) in slots.iter().zip(symbols) {
+            let size = (slot.width, slot.height);
+            let receiver = self
+                .pool
+                .submit(codec.clone(), symbols, size)
+                .map_err(|_| Fail::Overloaded("the decode queue is full"))?;
+            waiting.push(receiver);
+        }
+        let mut pictures = Vec::with_capacity(slots.len());
+        let mut queued = Duration::ZERO;
+        for receiver in waiting {
+            let decoded = receiver
+                .await
+                .map_err(|_| Fail::DecodeFailed("the decode threads have ended".to_owned()))?
+                .map_err(|error| Fail::DecodeFailed(error.to_string()))?;
+            queued = queued.max(decoded.queued);
+            pictures.push(decoded.rgb);
+        }
+        Ok((slots, pictures, queued))
+    }
+}
+
+/// What the pictures take of the budget.
+fn permits(slots: &[Slot]) -> u64 {
+    slots
+        .iter()
+        .map(|slot| (u64::from(slot.width) * u64::from(slot.height)).div_ceil(PIXELS_A_PERMIT))
+        .sum()
+}
+
+/// Writes each picture in the media type that it came in, and fills the skeleton.
+fn render(
+    skeleton: &[u8],
+    slots: Vec<Slot>,
+    pictures: Vec<Vec<u8>>,
+) -> Result<Vec<u8>, MediaError> {
+    let mut parts = Vec::with_capacity(slots.len());
+    for (slot, rgb) in slots.into_iter().zip(pictures) {
+        let picture = Picture {
+            width: slot.width,
+            height: slot.height,
+            color: slot.color,
+            orientation: slot.orientation,
+            rgb,
+        };
+        parts.push((slot.offset, media::encode(&picture, slot.media)?));
+    }
+    Ok(slot::fill(skeleton, &parts))
+}

@@ -1,0 +1,146 @@
+//! The process: binds, says where, loads the codecs, serves, drains.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use sidecod_sidecar::readiness::{Blocker, Readiness};
+use sidecod_sidecar::shutdown::{self, Shutdown};
+use sidecod_sidecar::{admin, listen, metrics};
+use tokio::net::TcpListener;
+
+use crate::bundles::Stored;
+use crate::config::Config;
+use crate::decode::pool::{Pool, Settings};
+use crate::decode::torch::Engine;
+use crate::decode::{Codec, DecoderError};
+use crate::restore::Restorer;
+use crate::serve::Edge;
+
+/// Why the process ends before it is asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// An address cannot be listened on.
+    #[error("{key} = {address}: {source}")]
+    Bind {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The system refuses what every process gets: a signal handler, a thread, standard output.
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+    /// Metrics cannot be counted.
+    #[error("metrics: {0}")]
+    Metrics(String),
+    /// A decoder cannot be loaded, or does not run.
+    #[error(transparent)]
+    Decoder(#[from] DecoderError),
+}
+
+/// Runs the edge until the process is asked to end, then drains.
+///
+/// # Errors
+/// [`RunError`] if it cannot start.
+pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
+    let handle = metrics::install().map_err(|error| RunError::Metrics(error.to_string()))?;
+    let data = bind("listen", config.listen).await?;
+    let admin = bind("admin", config.admin).await?;
+    say_addresses(data.local_addr()?, admin.local_addr()?)?;
+    if config.token.is_none() && !config.listen.ip().is_loopback() {
+        tracing::warn!(listen = %config.listen, "whoever reaches this address is admitted: no token is set");
+    }
+
+    let readiness = Readiness::default();
+    let blockers: Vec<Blocker> = stored
+        .iter()
+        .map(|stored| readiness.block(format!("bundle {}", stored.bundle.manifest.name)))
+        .collect();
+    let edge = Arc::new(Edge::new(config.clone(), readiness.clone()));
+    let (trigger, shutdown) = Shutdown::new();
+    let service = listen::service({
+        let edge = edge.clone();
+        move |request| edge.clone().answer(request)
+    });
+    let server = tokio::spawn({
+        let (limits, shutdown) = (config.server.clone(), shutdown.clone());
+        async move { listen::http2(data, &limits, service, shutdown).await }
+    });
+    let admin = tokio::spawn(admin::serve(admin, readiness, handle, shutdown));
+
+    let life = async {
+        edge.open(load(config, stored).await?);
+        drop(blockers);
+        tracing::info!("ready");
+        std::future::pending().await
+    };
+    let ended = tokio::select! {
+        ended = life => ended,
+        asked = shutdown::asked_to_end() => asked.map_err(RunError::from),
+    };
+    tracing::info!("draining");
+    trigger.fire();
+    for task in [server, admin] {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a listener broke off");
+        }
+    }
+    ended
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| RunError::Bind {
+            key,
+            address,
+            source,
+        })
+}
+
+/// The one line on standard output, for whoever started the process with port 0.
+fn say_addresses(data: SocketAddr, admin: SocketAddr) -> std::io::Result<()> {
+    let mut output = std::io::stdout().lock();
+    writeln!(output, "listening data={data} admin={admin}")?;
+    output.flush()
+}
+
+/// Loads and warms every codec.
+async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer, RunError> {
+    let settings = Settings {
+        threads: config.decode_threads,
+        queue: config.decode_queue,
+        max_batch: config.max_batch,
+    };
+    let loading = tokio::task::spawn_blocking(move || {
+        let engine = Engine::start(
+            config.device,
+            config.threads_per_forward(),
+            config.max_batch,
+        )?;
+        let mut codecs = Vec::with_capacity(stored.len());
+        for stored in stored {
+            let decoder = Box::new(engine.load(&stored)?);
+            codecs.push(Arc::new(Codec {
+                bundle: stored.bundle,
+                decoder,
+            }));
+        }
+        let (pool, warmed) = Pool::start(&codecs, settings)?;
+        Ok::<_, RunError>((codecs, pool, warmed, config))
+    });
+    let ended = || DecoderError("its thread ended while it was loaded".to_owned());
+    let (codecs, pool, all_warmed, config) = loading.await.map_err(|_| ended())??;
+    for warmed in all_warmed {
+        warmed.await.map_err(|_| ended())??;
+    }
+    Ok(Restorer::new(
+        codecs,
+        pool,
+        config.limits,
+        config.max_pixels_in_hand,
+    ))
+}

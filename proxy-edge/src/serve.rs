@@ -1,0 +1,175 @@
+//! One request of a device: admitted, restored if it is a frame, passed on, its answer relayed.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Request, Response};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use sidecod_sidecar::metrics::Gauged;
+use sidecod_sidecar::readiness::Readiness;
+use sidecod_sidecar::{Body, body};
+use sidecod_wire::frame;
+use sidecod_wire::header::{TOKEN, UPSTREAM};
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::fail::Fail;
+use crate::relay::{self, Steps};
+use crate::restore::{Restored, Restorer};
+use crate::upstream::{Upstream, Upstreams};
+
+/// The upstream of a request that names none.
+const DEFAULT_UPSTREAM: &str = "default";
+
+/// What the data listener serves.
+pub struct Edge {
+    config: Config,
+    upstreams: Upstreams,
+    readiness: Readiness,
+    restorer: OnceLock<Restorer>,
+    frames: Semaphore,
+}
+
+impl Edge {
+    /// An edge that refuses requests until `readiness` has no blocker and [`Self::open`] was called.
+    #[must_use]
+    pub fn new(config: Config, readiness: Readiness) -> Self {
+        Self {
+            upstreams: Upstreams::new(&config.upstreams),
+            frames: Semaphore::new(config.max_frames),
+            restorer: OnceLock::new(),
+            readiness,
+            config,
+        }
+    }
+
+    /// Gives it what frames are decoded with. Only the first call counts.
+    pub fn open(&self, restorer: Restorer) {
+        let _ = self.restorer.set(restorer);
+    }
+
+    /// Answers a request.
+    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let in_flight = Gauged::new(metrics::gauge!("sidecod_edge_in_flight"));
+        let (upstream, outcome, answer) = match self.admit(request.headers()) {
+            // A name from outside is no label: labels are kept for ever.
+            Err(fail) => ("unknown".to_owned(), fail.kind().1, fail.answer()),
+            Ok((upstream, restorer)) => {
+                let framed = is_frame(request.headers());
+                let outcome = if framed { "code" } else { "passthrough" };
+                let name = upstream.name.clone();
+                match self.pass_on(upstream, restorer, request, in_flight).await {
+                    Ok(answer) => (name, outcome, answer),
+                    Err(fail) => {
+                        tracing::debug!(upstream = name, %fail, "no answer of the model server");
+                        (name, fail.kind().1, fail.answer())
+                    }
+                }
+            }
+        };
+        metrics::counter!(
+            "sidecod_edge_requests_total", "upstream" => upstream, "outcome" => outcome
+        )
+        .increment(1);
+        answer
+    }
+
+    /// Whether the request may enter, and where it goes.
+    fn admit(&self, headers: &HeaderMap) -> Result<(&Upstream, &Restorer), Fail> {
+        let shown = headers.get(TOKEN).map_or(&b""[..], HeaderValue::as_bytes);
+        if self
+            .config
+            .token
+            .as_ref()
+            .is_some_and(|token| !token.is(shown))
+        {
+            return Err(Fail::Unauthorized);
+        }
+        let restorer = self.restorer.get().filter(|_| self.readiness.is_ready());
+        let restorer =
+            restorer.ok_or_else(|| Fail::NotReady(self.readiness.blockers().join(", ")))?;
+        let name = headers
+            .get(UPSTREAM)
+            .map_or(&b""[..], HeaderValue::as_bytes);
+        let name = match String::from_utf8_lossy(name) {
+            name if name.is_empty() => DEFAULT_UPSTREAM.into(),
+            name => name,
+        };
+        let upstream = self.upstreams.get(&name);
+        let upstream = upstream.ok_or_else(|| Fail::UnknownUpstream(name.into_owned()))?;
+        Ok((upstream, restorer))
+    }
+
+    async fn pass_on(
+        &self,
+        upstream: &Upstream,
+        restorer: &Restorer,
+        request: Request<Incoming>,
+        in_flight: Gauged,
+    ) -> Result<Response<Body>, Fail> {
+        let mut steps = Steps::default();
+        let (mut parts, incoming) = request.into_parts();
+        // Held until the model server answers: until then the body is in memory.
+        let mut _permit = None;
+        let outgoing = if is_frame(&parts.headers) {
+            let permit = self.frames.try_acquire();
+            _permit = Some(permit.map_err(|_| Fail::Overloaded("too many frames are in hand"))?);
+            let Restored { body, content_type } =
+                self.restore(restorer, incoming, &mut steps).await?;
+            let headers = &mut parts.headers;
+            headers.insert(CONTENT_LENGTH, body.len().into());
+            headers.remove(CONTENT_TYPE);
+            if let Some(content_type) = content_type {
+                let value = HeaderValue::from_str(&content_type);
+                let value =
+                    value.map_err(|error| Fail::BadFrame(format!("content-type: {error}")))?;
+                headers.insert(CONTENT_TYPE, value);
+            }
+            body::full(body)
+        } else {
+            body::streamed(incoming)
+        };
+        relay::to_upstream(&mut parts.headers);
+        let begin = Instant::now();
+        let request = Request::from_parts(parts, outgoing);
+        let answer = upstream.call(request).await?;
+        steps.note("upstream", begin.elapsed());
+        Ok(relay::to_device(answer, &steps, in_flight))
+    }
+
+    async fn restore(
+        &self,
+        restorer: &Restorer,
+        incoming: Incoming,
+        steps: &mut Steps,
+    ) -> Result<Restored, Fail> {
+        let cap = self.config.max_body;
+        let too_large = || Fail::TooLarge(format!("the frame has more than {cap} bytes"));
+        if incoming.size_hint().lower() > cap as u64 {
+            return Err(too_large());
+        }
+        let held = body::hold(
+            incoming,
+            cap,
+            Duration::from_millis(self.config.body_timeout_ms),
+        )
+        .await;
+        match held {
+            Ok(body::Held::Whole(whole)) => restorer.restore(whole.bytes, steps).await,
+            Ok(body::Held::Over(_)) => Err(too_large()),
+            Err(error @ body::HoldError::Timeout(_)) => Err(Fail::BodyTimeout(error.to_string())),
+            Err(error) => Err(Fail::BadFrame(error.to_string())),
+        }
+    }
+}
+
+/// Whether the body is a frame.
+fn is_frame(headers: &HeaderMap) -> bool {
+    let essence = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(frame::CONTENT_TYPE))
+}

@@ -1,0 +1,16 @@
+//! What both sidecars are, apart from their jobs: a typed configuration, listeners with limits, the
+//! rules of HTTP for intermediaries, an admin port, readiness and an orderly end.
+
+pub mod admin;
+pub mod body;
+pub mod config;
+pub mod hop;
+pub mod listen;
+pub mod log;
+pub mod metrics;
+pub mod problem;
+pub mod readiness;
+pub mod shutdown;
+pub mod upstream;
+
+pub use body::{Body, BoxError};

@@ -1,0 +1,499 @@
+//! The frame: what replaces the body of a request on the way from the device to the edge.
+//!
+//! ```text
+//! u8       version, 1
+//! 8 bytes  first bytes of the bundle's digest
+//! u8       quality: index into the bundle's list
+//! string   content-type of the original request (length 0: it had none)
+//! bytes    skeleton: the original body with the inputs cut out
+//! varint   number of slots, then for each, in the order of the body:
+//!   varint   offset in the skeleton where the input belongs
+//!   u8       media type (low 4 bits), grey (bit 4)
+//!   u8       EXIF orientation, 1 to 8
+//!   varint   width in pixels
+//!   varint   height in pixels
+//!   bytes    code
+//! u32      CRC-32C of everything before it, little-endian
+//! ```
+//!
+//! `varint` is LEB128 of at most 32 bits; `string` and `bytes` are a varint length and as many bytes.
+//! A frame with one slot and an `image/jpeg` content-type costs about 35 bytes beside the code and
+//! the skeleton.
+
+use crate::limits::{Limits, TooLarge};
+use crate::media::{Color, MediaType};
+
+/// Media type of a request whose body is a [`Frame`].
+pub const CONTENT_TYPE: &str = "application/vnd.sidecod.frame";
+
+const VERSION: u8 = 1;
+const CRC_BYTES: usize = 4;
+/// A content-type longer than this is no content-type.
+const MAX_CONTENT_TYPE: usize = 1024;
+const GREY: u8 = 0x10;
+
+/// A request body whose inputs are replaced by codes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// First bytes of the digest of the bundle that the codes were made with.
+    pub bundle: [u8; 8],
+    /// Index into the bundle's qualities.
+    pub quality: u8,
+    /// The content-type of the original request.
+    pub content_type: Option<String>,
+    /// The original body without the inputs.
+    pub skeleton: Vec<u8>,
+    /// The inputs, in the order of the body.
+    pub slots: Vec<Slot>,
+}
+
+/// One input of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Where the input belongs in the skeleton; slots never run backwards.
+    pub offset: usize,
+    /// Media type of the original input, and of what the model server gets.
+    pub media: MediaType,
+    /// Width in pixels, at least 1.
+    pub width: u32,
+    /// Height in pixels, at least 1.
+    pub height: u32,
+    /// Whether the original was grey.
+    pub color: Color,
+    /// EXIF orientation of the original, 1 to 8; 1 is upright.
+    pub orientation: u8,
+    /// Entropy-coded symbols.
+    pub code: Vec<u8>,
+}
+
+/// Why bytes are no acceptable frame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The bytes end too early.
+    #[error("frame ends inside its {0}")]
+    Truncated(&'static str),
+    /// Bytes are left behind the last slot.
+    #[error("frame has {0} bytes after its last slot")]
+    Trailing(usize),
+    /// The checksum does not match.
+    #[error("frame is damaged: its CRC-32C does not match")]
+    Checksum,
+    /// A version that this build does not read.
+    #[error("frame version {0}, this build reads version {VERSION}")]
+    Version(u8),
+    /// A field has a value that it cannot have.
+    #[error("frame {field} is {value}, which is not valid")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// A field is larger than the limits allow.
+    #[error("frame {field} is {value}, limit {limit}")]
+    Limit {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A picture is larger than the limits allow.
+    #[error("slot {slot}: {source}")]
+    Picture {
+        /// Index of the slot, from 0.
+        slot: usize,
+        /// The size and the limit.
+        source: TooLarge,
+    },
+}
+
+impl Frame {
+    /// The frame as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let codes: usize = self.slots.iter().map(|slot| slot.code.len() + 24).sum();
+        let mut out = Vec::with_capacity(64 + self.skeleton.len() + codes);
+        out.push(VERSION);
+        out.extend_from_slice(&self.bundle);
+        out.push(self.quality);
+        put_bytes(
+            &mut out,
+            self.content_type.as_deref().unwrap_or_default().as_bytes(),
+        );
+        put_bytes(&mut out, &self.skeleton);
+        put_varint(&mut out, self.slots.len());
+        for slot in &self.slots {
+            put_varint(&mut out, slot.offset);
+            out.push(slot.media.id() | if slot.color == Color::Gray { GREY } else { 0 });
+            out.push(slot.orientation);
+            put_varint(&mut out, slot.width as usize);
+            put_varint(&mut out, slot.height as usize);
+            put_bytes(&mut out, &slot.code);
+        }
+        let crc = crc32c::crc32c(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Reads a frame. Nothing is allocated for a field before its size has been checked against
+    /// `limits` and against the bytes that are there.
+    ///
+    /// # Errors
+    /// [`FrameError`] for bytes that are truncated, damaged, of another version or over a limit.
+    pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Self, FrameError> {
+        let Some((body, crc)) = bytes.split_last_chunk::<CRC_BYTES>() else {
+            return Err(FrameError::Truncated("checksum"));
+        };
+        match body.first() {
+            None => return Err(FrameError::Truncated("version")),
+            Some(&VERSION) => {}
+            Some(&other) => return Err(FrameError::Version(other)),
+        }
+        if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
+            return Err(FrameError::Checksum);
+        }
+        let mut reader = Reader { rest: &body[1..] };
+        let bundle = reader.array::<8>("bundle digest")?;
+        let quality = reader.byte("quality")?;
+        let content_type = reader.bytes("content-type", MAX_CONTENT_TYPE)?;
+        let content_type = match std::str::from_utf8(content_type) {
+            Ok("") => None,
+            Ok(text) => Some(text.to_owned()),
+            Err(error) => {
+                let value = error.valid_up_to() as u64;
+                return Err(FrameError::Invalid {
+                    field: "content-type, at byte,",
+                    value,
+                });
+            }
+        };
+        let skeleton = reader
+            .bytes("skeleton length", limits.max_skeleton)?
+            .to_vec();
+        let count = reader.varint("number of slots")?;
+        check("number of slots", count, limits.max_slots)?;
+        let mut slots = Vec::with_capacity(count);
+        let mut previous = 0;
+        for index in 0..count {
+            let slot = reader.slot(index, limits)?;
+            if slot.offset < previous || slot.offset > skeleton.len() {
+                return Err(FrameError::Invalid {
+                    field: "slot offset",
+                    value: slot.offset as u64,
+                });
+            }
+            previous = slot.offset;
+            slots.push(slot);
+        }
+        match reader.rest.len() {
+            0 => Ok(Self {
+                bundle,
+                quality,
+                content_type,
+                skeleton,
+                slots,
+            }),
+            left => Err(FrameError::Trailing(left)),
+        }
+    }
+}
+
+fn check(field: &'static str, value: usize, limit: usize) -> Result<(), FrameError> {
+    if value > limit {
+        Err(FrameError::Limit {
+            field,
+            value,
+            limit,
+        })
+    } else {
+        Ok(())
+    }
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize, field: &'static str) -> Result<&'a [u8], FrameError> {
+        let (head, tail) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(FrameError::Truncated(field))?;
+        self.rest = tail;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], FrameError> {
+        let (head, tail) = self
+            .rest
+            .split_first_chunk()
+            .ok_or(FrameError::Truncated(field))?;
+        self.rest = tail;
+        Ok(*head)
+    }
+
+    fn byte(&mut self, field: &'static str) -> Result<u8, FrameError> {
+        Ok(self.array::<1>(field)?[0])
+    }
+
+    fn varint(&mut self, field: &'static str) -> Result<usize, FrameError> {
+        let mut value = 0_u64;
+        for shift in [0, 7, 14, 21, 28] {
+            let byte = self.byte(field)?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return match u32::try_from(value) {
+                    Ok(value) => Ok(value as usize),
+                    Err(_) => Err(FrameError::Invalid { field, value }),
+                };
+            }
+        }
+        Err(FrameError::Invalid { field, value })
+    }
+
+    fn bytes(&mut self, field: &'static str, limit: usize) -> Result<&'a [u8], FrameError> {
+        let len = self.varint(field)?;
+        check(field, len, limit)?;
+        self.take(len, field)
+    }
+
+    fn slot(&mut self, index: usize, limits: &Limits) -> Result<Slot, FrameError> {
+        let offset = self.varint("slot offset")?;
+        let kind = self.byte("slot media type")?;
+        let media = MediaType::from_id(kind & !GREY).ok_or(FrameError::Invalid {
+            field: "slot media type",
+            value: kind.into(),
+        })?;
+        let color = if kind & GREY == 0 {
+            Color::Rgb
+        } else {
+            Color::Gray
+        };
+        let orientation = self.byte("slot orientation")?;
+        if !(1..=8).contains(&orientation) {
+            let value = orientation.into();
+            return Err(FrameError::Invalid {
+                field: "slot orientation",
+                value,
+            });
+        }
+        let width = self.varint("slot width")? as u32;
+        let height = self.varint("slot height")? as u32;
+        if width == 0 || height == 0 {
+            return Err(FrameError::Invalid {
+                field: "slot width or height",
+                value: 0,
+            });
+        }
+        limits
+            .check_picture(width, height)
+            .map_err(|source| FrameError::Picture {
+                slot: index,
+                source,
+            })?;
+        let code = self.bytes("slot code length", limits.max_code)?.to_vec();
+        Ok(Slot {
+            offset,
+            media,
+            width,
+            height,
+            color,
+            orientation,
+            code,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn slot() -> impl Strategy<Value = Slot> {
+        (
+            0_usize..200,
+            prop_oneof![
+                Just(MediaType::Jpeg),
+                Just(MediaType::Png),
+                Just(MediaType::WebP)
+            ],
+            (1_u32..5000, 1_u32..5000),
+            any::<bool>(),
+            1_u8..=8,
+            prop::collection::vec(any::<u8>(), 0..300),
+        )
+            .prop_map(
+                |(offset, media, (width, height), grey, orientation, code)| Slot {
+                    offset,
+                    media,
+                    width,
+                    height,
+                    color: if grey { Color::Gray } else { Color::Rgb },
+                    orientation,
+                    code,
+                },
+            )
+    }
+
+    fn frame() -> impl Strategy<Value = Frame> {
+        (
+            any::<[u8; 8]>(),
+            any::<u8>(),
+            prop::option::of("[ -~]{1,60}"),
+            prop::collection::vec(any::<u8>(), 200..400),
+            prop::collection::vec(slot(), 0..4),
+        )
+            .prop_map(|(bundle, quality, content_type, skeleton, mut slots)| {
+                slots.sort_by_key(|slot| slot.offset);
+                Frame {
+                    bundle,
+                    quality,
+                    content_type,
+                    skeleton,
+                    slots,
+                }
+            })
+    }
+
+    fn small() -> Frame {
+        Frame {
+            bundle: *b"bundle00",
+            quality: 2,
+            content_type: Some("image/jpeg".into()),
+            skeleton: Vec::new(),
+            slots: vec![Slot {
+                offset: 0,
+                media: MediaType::Jpeg,
+                width: 224,
+                height: 224,
+                color: Color::Rgb,
+                orientation: 6,
+                code: (0..40).collect(),
+            }],
+        }
+    }
+
+    /// The frame with a right checksum, so that what is inside is what gets tested.
+    fn sealed(mut body: Vec<u8>) -> Vec<u8> {
+        let crc = crc32c::crc32c(&body);
+        body.extend_from_slice(&crc.to_le_bytes());
+        body
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(frame in frame()) {
+            prop_assert_eq!(Frame::decode(&frame.encode(), &Limits::default()), Ok(frame));
+        }
+
+        #[test]
+        fn any_bytes_give_a_frame_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut body = vec![VERSION];
+            body.extend_from_slice(&bytes);
+            let sealed = sealed(body);
+            if let Ok(frame) = Frame::decode(&sealed, &Limits::default()) {
+                let held = frame.skeleton.len() + frame.slots.iter().map(|s| s.code.len()).sum::<usize>();
+                prop_assert!(held <= sealed.len());
+            }
+        }
+    }
+
+    #[test]
+    fn costs_less_than_64_bytes() {
+        let frame = small();
+        assert!(frame.encode().len() - frame.slots[0].code.len() < 40);
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_is_noticed() {
+        let bytes = small().encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                Frame::decode(&damaged, &Limits::default()).is_err(),
+                "bit {bit}"
+            );
+        }
+        for len in 0..bytes.len() {
+            assert!(
+                Frame::decode(&bytes[..len], &Limits::default()).is_err(),
+                "length {len}"
+            );
+        }
+    }
+
+    #[test]
+    fn flipped_bits_under_a_right_checksum_never_panic() {
+        let bytes = small().encode();
+        let body = &bytes[..bytes.len() - CRC_BYTES];
+        for bit in 0..body.len() * 8 {
+            let mut damaged = body.to_vec();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(frame) = Frame::decode(&sealed(damaged), &Limits::default()) {
+                assert_ne!(frame, small(), "bit {bit}");
+            }
+        }
+        for len in 0..body.len() {
+            assert!(Frame::decode(&sealed(body[..len].to_vec()), &Limits::default()).is_err());
+        }
+    }
+
+    #[test]
+    fn limits_are_named() {
+        let mut frame = small();
+        frame.slots[0].width = 12_000;
+        frame.slots[0].height = 9000;
+        let limits = Limits {
+            max_side: 4096,
+            ..Limits::default()
+        };
+        let error = Frame::decode(&frame.encode(), &limits).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "slot 0: picture is 12000x9000, limit 4096 pixels a side"
+        );
+
+        let limits = Limits {
+            max_slots: 0,
+            ..Limits::default()
+        };
+        let error = Frame::decode(&small().encode(), &limits).unwrap_err();
+        assert_eq!(error.to_string(), "frame number of slots is 1, limit 0");
+
+        let limits = Limits {
+            max_code: 39,
+            ..Limits::default()
+        };
+        let error = Frame::decode(&small().encode(), &limits).unwrap_err();
+        assert_eq!(error.to_string(), "frame slot code length is 40, limit 39");
+    }
+
+    #[test]
+    fn a_length_that_is_not_there_takes_no_memory() {
+        let mut body = vec![VERSION];
+        body.extend_from_slice(&[0; 9]);
+        body.push(0);
+        put_varint(&mut body, 1 << 20);
+        assert_eq!(
+            Frame::decode(&sealed(body), &Limits::default()),
+            Err(FrameError::Truncated("skeleton length"))
+        );
+    }
+}
