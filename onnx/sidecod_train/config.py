@@ -102,8 +102,8 @@ class TablesConfig:
 class BundleConfig:
     """What stands in the manifest beside measured figures."""
 
-    tile: int = 64
-    overlap: int = 8
+    tile: int = 32
+    overlap: int = 4
     trained_on: str = ""
     license: str = ""
 

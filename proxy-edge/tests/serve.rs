@@ -34,7 +34,7 @@ async fn a_frame_becomes_the_request_that_the_app_sent() {
     let client = edge.client().await;
     let mut request = framed(
         "/record/a%20b?top=5&x",
-        frame(&bundle, MediaType::Jpeg, 224, 224).encode(),
+        frame(&bundle, MediaType::Jpeg, 128, 128).encode(),
     );
     for (name, value) in [
         ("x-app", "kept"),
