@@ -31,7 +31,7 @@ def main(arguments=None):
 
     paths = data.splits(config.data.dir)
     train_photos = data.load_photos(paths["train"], config.data.max_side)
-    trainer = Trainer(config, train_photos, Teacher(config.teacher), run)
+    trainer = Trainer(config, train_photos, [Teacher(t) for t in config.teacher], run)
     if resuming:
         trainer.resume()
     print(f"{len(train_photos)} photos, {trainer.device}, step {trainer.step} of {config.train.steps}")
@@ -39,7 +39,8 @@ def main(arguments=None):
         trainer.train()
     val_photos = data.load_photos(paths["val"], config.data.max_side)
     manifest = export.bundle(trainer, train_photos, val_photos, out)
-    print(f"{out}: {manifest['qualities'][0]['report']}")
+    for quality in manifest["qualities"]:
+        print(f"{out}: {quality['name']}: {quality['report']}")
     return manifest
 
 

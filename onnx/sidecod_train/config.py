@@ -31,6 +31,8 @@ class TeacherConfig:
     """The frozen model whose answers the codec has to keep."""
 
     model: str = ""
+    # Of its losses, beside those of other teachers.
+    weight: float = 1.0
     # What the teacher expects: (255 * pixel - mean) / std.
     mean: float = 127.0
     std: float = 128.0
@@ -39,8 +41,8 @@ class TeacherConfig:
 
 
 @dataclass
-class ModelConfig:
-    """The net: sizes of the encoder, the quantiser and the decoder."""
+class PaperConfig:
+    """The paper's net: sizes of the encoder, the quantiser and the decoder."""
 
     stride: int = 4
     channels: int = 5
@@ -55,9 +57,31 @@ class ModelConfig:
 
 
 @dataclass
+class LightConfig:
+    """The light net: sizes of encoder and decoder, and where the qualities start."""
+
+    stride: int = 8
+    channels: int = 48
+    # Channels of the encoder's residual.
+    inner: int = 32
+    # Channels and residual blocks of the decoder at the latent's resolution, and at twice that.
+    width: int = 96
+    blocks: int = 5
+    fine: int = 48
+    fine_blocks: int = 1
+    # First quantisation step of each quality in grey levels, the finest first.
+    steps: list = field(default_factory=lambda: [8.0, 11.5, 16.0, 22.0, 31.0, 44.0])
+    # A quality of step s weighs distortion by (middle_step / s) ** slope.
+    middle_step: float = 18.0
+    slope: float = 2.0
+
+
+@dataclass
 class LossConfig:
     """Weights of the loss terms."""
 
+    # Bits per pixel.
+    rate: float = 0.0
     pixels: float = 10.0
     features: float = 1.0
     answer: float = 1.0
@@ -85,6 +109,10 @@ class TrainConfig:
     threads: int = 2
     # "float32" or "bfloat16" (decoder only).
     precision: str = "float32"
+    # Weights are averaged over about 1 / (1 - average) steps for the bundle; 0 takes the last ones.
+    average: float = 0.0
+    # From this fraction of the steps on only the decoder is trained, on the symbols as they will be.
+    freeze_code: float = 1.0
 
 
 @dataclass
@@ -96,6 +124,8 @@ class TablesConfig:
     sides: list = field(default_factory=lambda: [0, 256, 400])
     # At most this many photos of each side.
     photos: int = 200
+    # Places on which the contexts are chosen.
+    sample: int = 150000
 
 
 @dataclass
@@ -114,10 +144,14 @@ class Config:
 
     name: str
     version: str
+    # "paper" or "light".
+    net: str = "paper"
     seed: int = 1
     data: DataConfig = field(default_factory=DataConfig)
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    # One table, or several with [[teacher]].
+    teacher: list = field(default_factory=list)
+    paper: PaperConfig = field(default_factory=PaperConfig)
+    light: LightConfig = field(default_factory=LightConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     tables: TablesConfig = field(default_factory=TablesConfig)
@@ -127,7 +161,8 @@ class Config:
         """The configuration as one line of JSON, for logs and checkpoints; of paths only the last name."""
         values = dataclasses.asdict(self)
         values["data"]["dir"] = Path(self.data.dir).name
-        values["teacher"]["model"] = Path(self.teacher.model).name
+        for teacher in values["teacher"]:
+            teacher["model"] = Path(teacher["model"]).name
         return json.dumps(values, sort_keys=True)
 
 
@@ -167,7 +202,11 @@ def load(path, data=None, teacher=None):
             values = tomllib.load(file)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path}: {error}") from error
+    teachers = values.get("teacher", [])
+    if isinstance(teachers, dict):
+        teachers = values["teacher"] = [teachers]
     config = _fill(Config, values, str(path))
+    config.teacher = [_fill(TeacherConfig, t, f"{path}.teacher[{i}]") for i, t in enumerate(teachers)]
     base = path.resolve().parent
     if data:
         config.data.dir = str(Path(data).resolve())
@@ -176,15 +215,21 @@ def load(path, data=None, teacher=None):
     else:
         raise ConfigError(f"{path}: no data folder: give --data or data.dir")
     if teacher:
-        config.teacher.model = str(Path(teacher).resolve())
-    elif config.teacher.model:
-        config.teacher.model = str(base / config.teacher.model)
-    else:
+        config.teacher = config.teacher or [TeacherConfig()]
+        config.teacher[0].model = str(Path(teacher).resolve())
+    for index, each in enumerate(config.teacher):
+        if not each.model:
+            raise ConfigError(f"{path}: teacher[{index}].model is missing: give it, or --teacher for the first")
+        each.model = str(base / each.model)
+    if not config.teacher:
         raise ConfigError(f"{path}: no teacher: give --teacher or teacher.model")
-    if config.data.crop % config.model.stride:
-        raise ConfigError(f"{path}: data.crop must be a multiple of {config.model.stride}")
-    if config.model.stride != 4:
-        raise ConfigError(f"{path}: model.stride: two up-blocks give 4, not {config.model.stride}")
+    if config.net not in ("paper", "light"):
+        raise ConfigError(f"{path}: net: {config.net!r} is not known; known: paper, light")
+    stride = getattr(config, config.net).stride
+    if config.data.crop % stride:
+        raise ConfigError(f"{path}: data.crop must be a multiple of {stride}")
+    if config.paper.stride != 4:
+        raise ConfigError(f"{path}: paper.stride: two up-blocks give 4, not {config.paper.stride}")
     if config.train.precision not in ("float32", "bfloat16"):
         raise ConfigError(f"{path}: train.precision: {config.train.precision!r} is not known")
     return config

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .tables import NEIGHBOURS, TOTAL, Channel, Tables, entries, features
+from .tables import NEAR, NEIGHBOURS, PARTS, TOTAL, Channel, Tables, entries, features, predictions
 
 # A context starts from this many quantiles, of which neighbours are joined until `bins` are left.
 FINE = 96
@@ -28,7 +28,9 @@ def _cost(counts):
 
 def thresholds(score, entry, size, bins):
     """Thresholds on `score` for at most `bins` bins, their counts and the bits they take; inputs are flat."""
-    edges = np.unique(np.quantile(score, np.arange(1, FINE) / FINE, method="higher")).astype(np.int64)
+    # Quantiles of some thousands are as good as those of all.
+    some = score[:: max(1, len(score) // 8000)]
+    edges = np.unique(np.quantile(some, np.arange(1, FINE) / FINE, method="higher")).astype(np.int64)
     chosen = np.searchsorted(edges, score, side="right")
     counts = np.bincount(chosen * size + entry, minlength=(len(edges) + 1) * size).reshape(-1, size)
     rows, costs = counts.astype(np.float64), _cost(counts)
@@ -45,29 +47,43 @@ def thresholds(score, entry, size, bins):
     return edges.tolist(), list(rows), float(costs.sum())
 
 
+def _squares(rows, wanted):
+    """Least-squares weights of `rows` [K, n] and a constant for `wanted` [n]; the constant is left out."""
+    matrix = np.concatenate([rows, np.ones((1, rows.shape[1]))]).T.astype(np.float64)
+    return np.linalg.lstsq(matrix, wanted.astype(np.float64), rcond=None)[0][:-1]
+
+
+def _foresights(near, target):
+    """Prediction weights worth trying: none, and the best linear one where it takes a fifth of the variance."""
+    none = np.zeros(NEAR, dtype=np.int64)
+    weights = np.clip(np.round(_squares(near, target) * PARTS), -127, 127).astype(np.int64)
+    left_over = np.var(target - np.tensordot(weights, near, 1) / PARTS)
+    return [none, weights] if left_over < 0.8 * np.var(target) else [none]
+
+
 def _patterns(seen, target, channel, previous):
-    """Weight vectors worth trying for one channel: int [8 + previous] each."""
+    """Context weights worth trying for one channel: int [11 + previous] each."""
     size = NEIGHBOURS + previous
     out = []
 
-    def fixed(signed, absolute, before):
+    def fixed(signed, absolute, apart, before):
         vector = np.zeros(size, dtype=np.int64)
-        vector[:4], vector[4:8] = signed, absolute
+        vector[:NEAR], vector[NEAR : 2 * NEAR], vector[2 * NEAR : NEIGHBOURS] = signed, absolute, apart
         vector[NEIGHBOURS:] = before[:previous] + [0] * (previous - len(before))
         out.append(vector)
 
-    none = [0, 0, 0, 0]
-    fixed(none, none, [])
+    none, same = [0, 0, 0, 0], [0, 0, 0]
+    fixed(none, none, same, [])
     for before in ([], [2], [2, 1], [3, 2, 1, 1]):
-        fixed([2, 2, 0, 0], none, before)
-        fixed([3, 3, -2, 1], none, before)
-        fixed(none, [2, 2, 1, 1], before)
+        fixed([2, 2, 0, 0], none, same, before)
+        fixed([3, 3, -2, 1], none, same, before)
+        fixed(none, [2, 2, 1, 1], same, before)
+        fixed(none, none, [2, 2, 1], before)
     # Least squares: the best prediction of the value, and of its absolute value.
-    signed = list(range(4)) + [NEIGHBOURS + b for b in range(min(previous, channel))]
-    absolute = list(range(4, 8)) + [NEIGHBOURS + b for b in range(min(previous, channel))]
+    earlier = [NEIGHBOURS + b for b in range(min(previous, channel))]
+    signed, absolute = list(range(NEAR)) + earlier, list(range(NEAR, NEIGHBOURS)) + earlier
     for columns, wanted in ((signed, target), (absolute, np.abs(target))):
-        matrix = np.concatenate([seen[columns], np.ones((1, seen.shape[1]))]).T.astype(np.float64)
-        solution = np.linalg.lstsq(matrix, wanted.astype(np.float64), rcond=None)[0][:-1]
+        solution = _squares(seen[columns], wanted)
         scale = 60 / max(np.abs(solution).max(), 1e-6)
         vector = np.zeros(size, dtype=np.int64)
         vector[columns] = np.round(solution * scale)
@@ -88,48 +104,63 @@ def _refine(seen, entry, size, bins, best, rounds):
     return best
 
 
-def count(symbols, minimum, alphabet, bins, previous=None, sample=150000, seed=0):
+def _alphabet(differences):
+    """(lowest, number) of the differences with entries of their own: -1 to 1, and all but one in 20000."""
+    ordered = np.sort(differences)
+    rare = len(ordered) // 40000
+    lowest, highest = min(-1, int(ordered[rare])), max(1, int(ordered[len(ordered) - 1 - rare]))
+    return lowest, highest - lowest + 1
+
+
+def count(symbols, bins, previous=None, sample=150000, seed=0):
     """Tables for `symbols`, a list of int [C, h, w], and the bits per symbol with and without context.
 
     Context functions are chosen on `sample` places drawn at random, frequencies counted on all.
     """
     channels = symbols[0].shape[0]
     previous = min(6, channels - 1) if previous is None else previous
-    size, rng, out = alphabet + 1, np.random.default_rng(seed), []
+    rng, out = np.random.default_rng(seed), []
     with_context = without = 0.0
     for channel in range(channels):
         seen = np.concatenate(
             [features(s, channel, previous).reshape(NEIGHBOURS + previous, -1) for s in symbols], 1
         )
-        target = np.concatenate([s[channel].reshape(-1) for s in symbols])
-        entry = entries(target, minimum, alphabet)
+        target = np.concatenate([s[channel].reshape(-1) for s in symbols]).astype(np.int64)
         some = rng.permutation(len(target))[:sample]
-        part, part_entry = seen[:, some].astype(np.float64), entry[some]
+        part = seen[:, some].astype(np.float64)
         best = None
-        for vector in _patterns(part, target[some], channel, previous):
-            bits = thresholds(np.tensordot(vector, part, 1), part_entry, size, bins)[2]
-            if best is None or bits < best[0]:
-                best = (bits, vector)
-        best = _refine(part, part_entry, size, bins, best, (12, 4))
-        score = np.tensordot(best[1], seen, 1)
+        for predict in _foresights(part[:NEAR], target[some]):
+            differences = target - np.concatenate([predictions(s, channel, predict).reshape(-1) for s in symbols])
+            lowest, alphabet = _alphabet(differences)
+            entry, size = entries(differences, lowest, alphabet), alphabet + 1
+            for vector in _patterns(part, differences[some], channel, previous):
+                bits = thresholds(np.tensordot(vector, part, 1), entry[some], size, bins)[2]
+                if best is None or bits < best[0]:
+                    best = (bits, vector, predict, lowest, entry, size)
+        _, vector, predict, lowest, entry, size = best
+        vector = _refine(part, entry[some], size, bins, best[:2], (12, 4))[1]
+        score = np.tensordot(vector, seen, 1)
         edges, rows, bits = thresholds(score, entry, size, bins)
         # Fewer distinct scores than bins: repeated thresholds leave the bins between them unused.
         spare = bins - len(rows)
         edges, rows = edges + [edges[-1] if edges else 0] * spare, rows + [rows[-1]] * spare
         rows = _in_order(score, entry, edges, size, bins, rows)
         with_context += bits
-        without += float(_cost(np.bincount(entry, minlength=size).astype(np.float64)))
+        _, plain = np.unique(target, return_counts=True)
+        without += float(_cost(plain.astype(np.float64)))
         out.append(
             Channel(
-                best[1][:NEIGHBOURS].astype(np.int8),
-                best[1][NEIGHBOURS:].astype(np.int8),
+                lowest,
+                predict.astype(np.int8),
+                vector[:NEIGHBOURS].astype(np.int8),
+                vector[NEIGHBOURS:].astype(np.int8),
                 np.array(edges, dtype=np.int32),
                 frequencies(np.stack(rows)),
             )
         )
     total = sum(s.size for s in symbols)
     figures = {"bits_per_symbol": with_context / total, "bits_per_symbol_without_context": without / total}
-    return Tables(minimum, alphabet, out), figures
+    return Tables(out), figures
 
 
 def _in_order(score, entry, edges, size, bins, rows):

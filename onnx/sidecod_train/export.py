@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from . import data, evaluate
 from .count import count
-from .net import SymbolDecoder, plain
 
 OPSET = 13
 
 
-def _onnx(module, example, path, names, axes):
-    """Exports through TorchScript, with a first axis and spatial sizes left open."""
+def _onnx(module, example, path, inputs, output, axes):
+    """Exports through TorchScript; `axes` names the sizes that are left open."""
     arguments = {
-        "input_names": [names[0]],
-        "output_names": [names[1]],
+        "input_names": list(inputs),
+        "output_names": [output],
         "dynamic_axes": axes,
         "opset_version": OPSET,
         "do_constant_folding": True,
@@ -33,30 +33,37 @@ def _onnx(module, example, path, names, axes):
 
 
 def write_encoder(codec, path):
-    """encoder.onnx: `pixels` [1, 3, H, W] -> `latent` [1, C, H/4, W/4], one plain convolution."""
+    """encoder.onnx: `pixels` [1, 3, H, W] -> `latent` [1, C, H/stride, W/stride], convolutions alone."""
     axes = {"pixels": {2: "height", 3: "width"}, "latent": {2: "latent_height", 3: "latent_width"}}
-    _onnx(codec.encoder, torch.zeros(1, 3, 64, 64), path, ("pixels", "latent"), axes)
+    side = 8 * codec.stride
+    _onnx(codec.encoder, torch.zeros(1, 3, side, side), path, ("pixels",), "latent", axes)
 
 
-def write_decoder(decoder, channels, script, graph):
-    """decoder.pt and decoder.onnx: `symbols` [N, C, h, w] -> `pixels` [N, 3, 4h, 4w]."""
+def write_decoder(decoder, codec, script, graph):
+    """decoder.pt and decoder.onnx: `symbols` [N, C, h, w] -> `pixels` [N, 3, stride h, stride w].
+
+    A codec of several qualities has a second input, `quality` [N], int64.
+    """
     torch.jit.script(decoder).save(str(script))
     axes = {
         "symbols": {0: "batch", 2: "latent_height", 3: "latent_width"},
         "pixels": {0: "batch", 2: "height", 3: "width"},
     }
-    _onnx(decoder, torch.zeros(2, channels, 16, 24), graph, ("symbols", "pixels"), axes)
+    example, names = [torch.zeros(2, codec.channels, 16, 24)], ["symbols"]
+    if len(codec.names) > 1:
+        example.append(torch.zeros(2, dtype=torch.int64))
+        names.append("quality")
+        axes["quality"] = {0: "batch"}
+    _onnx(decoder, tuple(example), graph, names, "pixels", axes)
 
 
-def symbols_of(codec, photo, offset):
+def symbols_of(codec, photo, quality=0):
     """int16 symbols [C, h, w] of float32 `photo` [3, H, W], padded as the device sidecar pads."""
-    padded = data.pad_to(photo, codec.encoder.stride[0])
-    with torch.no_grad():
-        latent = codec.encoder(torch.from_numpy(np.ascontiguousarray(padded))[None])
-        return (codec.quantizer.indices(latent)[0].numpy() - offset).astype(np.int16)
+    padded = data.pad_to(photo, codec.stride)
+    return codec.symbols(torch.from_numpy(np.ascontiguousarray(padded))[None], quality)
 
 
-def training_symbols(codec, config, photos):
+def training_symbols(codec, quality, config, photos):
     """Symbols (offset 0) of whole training photos at the scales of `config`, a TablesConfig."""
     out = []
     for side in config.sides:
@@ -65,20 +72,16 @@ def training_symbols(codec, config, photos):
                 photo = data.short_side(photo, side)
             elif side:
                 continue
-            out.append(symbols_of(codec, data.pixels(photo), 0))
+            out.append(symbols_of(codec, data.pixels(photo), quality))
     return out
 
 
-def cheapest_tables(symbols, config):
-    """(tables, figures, offset): the offset from index to symbol is the one that codes shorter.
-
-    With symbols from 0 the context knows which side of the middle an earlier channel was on; with
-    symbols around 0 it knows how far from the middle it was.
-    """
+def cheapest_tables(codec, symbols, config):
+    """(tables, figures, offset): of the offsets from index to symbol the one that codes shorter."""
     best = None
-    for offset in (0, config.model.centers // 2):
+    for offset in codec.offsets():
         moved = [s - np.int16(offset) for s in symbols]
-        tables, figures = count(moved, -offset, config.model.centers, config.tables.bins, seed=config.seed)
+        tables, figures = count(moved, config.tables.bins, sample=config.tables.sample, seed=config.seed)
         if best is None or figures["bits_per_symbol"] < best[1]["bits_per_symbol"]:
             best = (tables, figures, offset)
     return best
@@ -88,42 +91,52 @@ def bundle(trainer, train_photos, val_photos, out):
     """Writes the bundle of `trainer` into folder `out`; returns the manifest."""
     config, out = trainer.config, Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    codec = plain(trainer.codec)
-    symbols = training_symbols(codec, config.tables, train_photos)
-    tables, figures, offset = cheapest_tables(symbols, config)
-    decoder = SymbolDecoder(codec, offset).eval()
+    codec = trainer.averaged()
+    sets = []
+    for quality in tqdm(range(len(codec.names)), desc="entropy tables"):
+        sets.append(cheapest_tables(codec, training_symbols(codec, quality, config.tables, train_photos), config))
+    # A codec of several qualities has one offset, 0.
+    offset = sets[0][2]
+    decoder = codec.symbol_decoder(offset)
     write_encoder(codec, out / "encoder.onnx")
-    write_decoder(decoder, config.model.channels, out / "decoder.pt", out / "decoder.onnx")
-    (out / "tables.bin").write_bytes(tables.to_bytes())
+    write_decoder(decoder, codec, out / "decoder.pt", out / "decoder.onnx")
+    (out / "tables.bin").write_bytes(b"".join(tables.to_bytes() for tables, _, _ in sets))
 
-    on_device = SymbolDecoder(plain(trainer.codec), offset).eval().to(trainer.device)
-    measured = evaluate.report(
-        lambda pixels: symbols_of(codec, pixels[0], offset),
-        lambda s: on_device(torch.from_numpy(s[None].astype(np.float32)).to(trainer.device)).cpu().numpy(),
-        trainer.teacher,
-        val_photos,
-        tables,
-        trainer.device,
-    )
-    measured.update({name: round(value, 4) for name, value in figures.items()})
-    measured["steps"] = trainer.step
+    device, qualities = trainer.device, []
+    on_device = trainer.averaged().symbol_decoder(offset).to(device)
+    quantizer, gains = codec.manifest(offset)
+    for quality, (name, gain, (tables, figures, _)) in enumerate(zip(codec.names, gains, sets)):
+
+        def decode(symbols, quality=quality):
+            inputs = [torch.from_numpy(symbols[None].astype(np.float32)).to(device)]
+            if len(codec.names) > 1:
+                inputs.append(torch.full((1,), quality, dtype=torch.int64, device=device))
+            return on_device(*inputs).cpu().numpy()
+
+        measured = evaluate.report(
+            lambda pixels, quality=quality: symbols_of(codec, pixels[0], quality) - np.int16(offset),
+            decode,
+            trainer.teachers[0],
+            val_photos,
+            tables,
+            device,
+        )
+        measured.update({key: round(value, 4) for key, value in figures.items()})
+        measured["steps"] = trainer.step
+        qualities.append({"name": name, "gain": gain, "report": measured})
     manifest = {
         "name": config.name,
         "version": config.version,
         "domain": "image",
         "license": config.bundle.license,
         "trained_on": config.bundle.trained_on,
-        "stride": config.model.stride,
-        "channels": config.model.channels,
-        "halo": 0,
+        "stride": codec.stride,
+        "channels": codec.channels,
+        "halo": codec.halo,
         "tile": config.bundle.tile,
         "overlap": config.bundle.overlap,
-        "quantizer": {
-            "kind": "centers",
-            "centers": [float(c) for c in decoder.centers],
-            "offset": offset,
-        },
-        "qualities": [{"name": "only", "gain": [1.0] * config.model.channels, "report": measured}],
+        "quantizer": quantizer,
+        "qualities": qualities,
         "files": {name: digest(out / name) for name in FILES},
     }
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

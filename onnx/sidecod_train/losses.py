@@ -1,21 +1,28 @@
-"""Reconstruction, distillation from the teacher, and the orthogonality regulariser."""
+"""Reconstruction, distillation from the teachers, rate, and the orthogonality regulariser."""
 
 import torch
 import torch.nn.functional as F
 
 
+def pixels(mine, theirs):
+    """Mean squared error of each sample of a batch, [N]."""
+    return (mine - theirs).square().flatten(1).mean(1)
+
+
 def features(mine, theirs):
-    """Mean over layers of squared error over the whole layer's variance; `theirs` is the target."""
-    terms = [(a - b).square().mean() / b.var().clamp(min=1e-6) for a, b in zip(mine, theirs)]
+    """Mean over layers of each sample's squared error over the whole layer's variance, [N].
+
+    `theirs` is the target. One variance for a layer: a channel's own may be next to zero.
+    """
+    terms = [pixels(a, b) / b.var().clamp(min=1e-6) for a, b in zip(mine, theirs)]
     return sum(terms) / len(terms)
 
 
 def answer(mine, theirs, temperature):
-    """KL divergence in nats from the teacher's answer on the original, at `temperature`, times its square."""
+    """KL divergence in nats from the teacher's answer on the original, at `temperature`, times its square, [N]."""
     target = F.log_softmax(theirs / temperature, -1)
-    return temperature**2 * F.kl_div(
-        F.log_softmax(mine / temperature, -1), target, reduction="batchmean", log_target=True
-    )
+    mine = F.log_softmax(mine / temperature, -1)
+    return temperature**2 * (target.exp() * (target - mine)).sum(-1)
 
 
 def orthogonality(convolutions):
@@ -30,19 +37,23 @@ def orthogonality(convolutions):
     return total
 
 
-def total(config, pixels, decoded, teacher, convolutions):
-    """Returns (the weighted sum, {name: value}) for a batch; `config` is a LossConfig."""
-    terms = {"pixels": F.mse_loss(decoded, pixels)}
-    with torch.no_grad():
-        logits, target = teacher(pixels)
-    decoded_logits, decoded_features = teacher(decoded)
-    terms["features"] = features(decoded_features, target)
-    terms["answer"] = answer(decoded_logits, logits, config.temperature)
-    terms["orthogonality"] = orthogonality(convolutions)
-    loss = (
-        config.pixels * terms["pixels"]
-        + config.features * terms["features"]
-        + config.answer * terms["answer"]
-        + config.orthogonality * terms["orthogonality"]
-    )
-    return loss, {name: float(value.detach()) for name, value in terms.items()}
+def total(config, original, decoded, bits, weight, teachers, convolutions):
+    """Returns (the loss, {name: value}) of a batch; `config` is a LossConfig.
+
+    The loss is bits per pixel plus, times each sample's `weight` [N], what the decoded picture lost.
+    """
+    terms = {"pixels": pixels(decoded, original), "features": 0.0, "answer": 0.0}
+    for teacher in teachers:
+        with torch.no_grad():
+            logits, target = teacher(original)
+        decoded_logits, decoded_features = teacher(decoded)
+        if target:
+            terms["features"] = terms["features"] + teacher.weight * features(decoded_features, target)
+        terms["answer"] = terms["answer"] + teacher.weight * answer(decoded_logits, logits, config.temperature)
+    lost = sum(getattr(config, name) * value for name, value in terms.items())
+    terms["rate"] = bits / (original.shape[2] * original.shape[3])
+    loss = (weight * lost + config.rate * terms["rate"]).mean()
+    if config.orthogonality:
+        terms["orthogonality"] = orthogonality(convolutions)
+        loss = loss + config.orthogonality * terms["orthogonality"]
+    return loss, {name: float(torch.as_tensor(value).detach().mean()) for name, value in terms.items()}

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAGIC = b"SCT1"
+MAGIC = b"SCT2"
 # Frequencies of one bin sum to this; 15 bits.
 TOTAL = 32768
-# Signed left, up, upper-left, upper-right, then their absolute values.
-NEIGHBOURS = 8
+# Left, up, upper-left, upper-right.
+NEAR = 4
+# These signed, these absolute, and the absolute differences upper-left to left, upper-left to up, up to upper-right.
+NEIGHBOURS = 2 * NEAR + 3
+# Weights of a prediction count in 64ths; symbols and predictions stay within this.
+PARTS, MAX_SYMBOL = 64, 4095
 
 
 class TablesError(ValueError):
@@ -25,93 +29,113 @@ class TablesError(ValueError):
 class Channel:
     """The context function of one channel and its frequency tables."""
 
-    weight: np.ndarray  # int8 [8]
+    minimum: int  # of the difference from the prediction
+    predict: np.ndarray  # int8 [4]
+    weight: np.ndarray  # int8 [11]
     previous: np.ndarray  # int8 [P]
     threshold: np.ndarray  # int32 [B - 1], ascending
     frequency: np.ndarray  # uint16 [B, A + 1]; entry A is the escape
 
+    @property
+    def alphabet(self):
+        """Differences that have an entry of their own."""
+        return self.frequency.shape[1] - 1
+
 
 @dataclass
 class Tables:
-    """Symbols minimum .. minimum + alphabet - 1 have entries of their own; any other is an escape."""
+    """One set of tables. What is coded is a symbol's difference from its prediction.
 
-    minimum: int
-    alphabet: int
+    Differences minimum .. minimum + A - 1 of a channel have entries of their own; any other is an escape.
+    """
+
     channels: list
 
     def to_bytes(self):
         """The file form, little-endian."""
         first = self.channels[0]
-        out = [MAGIC, struct.pack("<HhH", len(self.channels), self.minimum, self.alphabet)]
-        out.append(struct.pack("<BB", len(first.frequency), len(first.previous)))
+        out = [MAGIC, struct.pack("<HBB", len(self.channels), len(first.frequency), len(first.previous))]
         for channel in self.channels:
-            out.append(channel.weight.astype("<i1").tobytes())
-            out.append(channel.previous.astype("<i1").tobytes())
+            out.append(struct.pack("<hH", channel.minimum, channel.alphabet))
+            for weights in (channel.predict, channel.weight, channel.previous):
+                out.append(weights.astype("<i1").tobytes())
             out.append(channel.threshold.astype("<i4").tobytes())
             out.append(channel.frequency.astype("<u2").tobytes())
         return b"".join(out)
 
     @classmethod
-    def from_bytes(cls, data):
-        """Reads the file form and checks every rule of it."""
-        head = len(MAGIC) + 8
-        if len(data) < head or data[: len(MAGIC)] != MAGIC:
-            raise TablesError("not a tables file")
-        count, minimum, alphabet, bins, previous = struct.unpack_from("<HhHBB", data, len(MAGIC))
-        if not (count and alphabet and 1 <= bins <= 16 and previous <= 6):
-            raise TablesError("a size in the header is out of range")
-        each = NEIGHBOURS + previous + 4 * (bins - 1) + 2 * bins * (alphabet + 1)
-        if len(data) != head + count * each:
-            raise TablesError(f"expected {head + count * each} bytes, got {len(data)}")
-        channels, at = [], head
+    def all_from_bytes(cls, data):
+        """Reads a file, which is one set after another, and checks every rule of it: [Tables]."""
+        out, at = [], 0
 
         def take(kind, number):
             nonlocal at
-            out = np.frombuffer(data, kind, number, at)
-            at += out.nbytes
-            return out.copy()
+            size = np.dtype(kind).itemsize * number
+            if at + size > len(data):
+                raise TablesError(f"{at + size - len(data)} bytes too short")
+            values = np.frombuffer(data, kind, number, at)
+            at += size
+            return values.copy()
 
-        for index in range(count):
-            channel = Channel(
-                take("<i1", NEIGHBOURS),
-                take("<i1", previous),
-                take("<i4", bins - 1),
-                take("<u2", bins * (alphabet + 1)).reshape(bins, alphabet + 1),
-            )
-            if np.any(np.diff(channel.threshold.astype(np.int64)) < 0):
-                raise TablesError(f"channel {index}: thresholds are not ascending")
-            if np.any(channel.frequency == 0) or np.any(channel.frequency.sum(1, dtype=np.int64) != TOTAL):
-                raise TablesError(f"channel {index}: frequencies do not sum to {TOTAL}")
-            channels.append(channel)
-        return cls(minimum, alphabet, channels)
+        while at < len(data) or not out:
+            if data[at : at + len(MAGIC)] != MAGIC:
+                raise TablesError("not a tables file")
+            at += len(MAGIC)
+            count = int(take("<u2", 1)[0])
+            bins, previous = (int(v) for v in take("<u1", 2))
+            if not (count and 1 <= bins <= 16 and previous <= 6):
+                raise TablesError("a size in the header is out of range")
+            channels = []
+            for index in range(count):
+                minimum, alphabet = int(take("<i2", 1)[0]), int(take("<u2", 1)[0])
+                channel = Channel(
+                    minimum,
+                    take("<i1", NEAR),
+                    take("<i1", NEIGHBOURS),
+                    take("<i1", previous),
+                    take("<i4", bins - 1),
+                    take("<u2", bins * (alphabet + 1)).reshape(bins, alphabet + 1),
+                )
+                if not alphabet or abs(minimum) > MAX_SYMBOL or minimum + alphabet - 1 > MAX_SYMBOL:
+                    raise TablesError(f"channel {index}: its alphabet is out of range")
+                if np.any(np.diff(channel.threshold.astype(np.int64)) < 0):
+                    raise TablesError(f"channel {index}: thresholds are not ascending")
+                if np.any(channel.frequency == 0) or np.any(channel.frequency.sum(1, dtype=np.int64) != TOTAL):
+                    raise TablesError(f"channel {index}: frequencies do not sum to {TOTAL}")
+                channels.append(channel)
+            out.append(cls(channels))
+        return out
+
+
+def neighbours(plane):
+    """int32 [4, h, w]: left, up, upper-left and upper-right of int `plane` [h, w], 0 outside."""
+    height, width = plane.shape
+    padded = np.pad(plane.astype(np.int32), ((1, 0), (1, 1)))
+    left, up = padded[1:, :width], padded[:height, 1 : width + 1]
+    return np.stack([left, up, padded[:height, :width], padded[:height, 2:]])
 
 
 def features(symbols, channel, previous):
-    """int32 [8 + previous, h, w]: what the context of `channel` sees in `symbols` [C, h, w]."""
-    plane = symbols[channel].astype(np.int32)
-    height, width = plane.shape
-    padded = np.pad(plane, ((1, 0), (1, 1)))
-    left, up = padded[1:, :width], padded[:height, 1 : width + 1]
-    up_left, up_right = padded[:height, :width], padded[:height, 2:]
-    near = [left, up, up_left, up_right]
-    near += [np.abs(plane) for plane in near]
+    """int32 [11 + previous, h, w]: what the context of `channel` sees in `symbols` [C, h, w]."""
+    plane = symbols[channel]
+    left, up, up_left, up_right = signed = neighbours(plane)
+    near = [*signed, *np.abs(signed), abs(left - up_left), abs(up - up_left), abs(up_right - up)]
     for back in range(1, previous + 1):
         here = symbols[channel - back] if channel >= back else np.zeros_like(plane)
         near.append(np.abs(here.astype(np.int32)))
     return np.stack(near)
 
 
-def entries(symbols, minimum, alphabet):
-    """Index of each symbol's entry; `alphabet` is the escape."""
-    index = symbols.astype(np.int64) - minimum
+def predictions(symbols, channel, predict):
+    """What the weights `predict` say of channel `channel` of `symbols`, int32 [h, w]."""
+    total = np.tensordot(np.asarray(predict, dtype=np.int32), neighbours(symbols[channel]), 1)
+    return np.clip((total + PARTS // 2) // PARTS, -MAX_SYMBOL, MAX_SYMBOL)
+
+
+def entries(differences, minimum, alphabet):
+    """Index of each difference's entry; `alphabet` is the escape."""
+    index = differences.astype(np.int64) - minimum
     return np.where((index >= 0) & (index < alphabet), index, alphabet)
-
-
-def escape_bits(values):
-    """Length of the Exp-Golomb code of order 0 of each escaped value, zigzag-mapped."""
-    values = np.asarray(values, dtype=np.int64)
-    mapped = np.where(values > 0, 2 * values - 1, -2 * values)
-    return 2 * np.floor(np.log2(mapped + 1)) + 1
 
 
 def code_length(symbols, tables):
@@ -124,9 +148,11 @@ def code_length(symbols, tables):
         weight = np.concatenate([channel.weight, channel.previous]).astype(np.int32)
         score = np.tensordot(weight, seen, 1)
         chosen = np.searchsorted(channel.threshold, score, side="right")
-        entry = entries(symbols[index], tables.minimum, tables.alphabet)
+        differences = symbols[index].astype(np.int32) - predictions(symbols, index, channel.predict)
+        entry = entries(differences, channel.minimum, channel.alphabet)
         bits[index] = np.log2(TOTAL / channel.frequency[chosen, entry].astype(np.float64)).sum()
-        bits[index] += escape_bits(symbols[index][entry == tables.alphabet]).sum()
+        # An escape is followed by the symbol itself.
+        bits[index] += 16 * np.count_nonzero(entry == channel.alphabet)
     return bits
 
 
@@ -137,9 +163,10 @@ def main():
     parser.add_argument("symbols")
     parser.add_argument("height", type=int)
     parser.add_argument("width", type=int)
+    parser.add_argument("--quality", type=int, default=0, help="which set of tables, from 0")
     args = parser.parse_args()
     with open(args.tables, "rb") as file:
-        tables = Tables.from_bytes(file.read())
+        tables = Tables.all_from_bytes(file.read())[args.quality]
     symbols = np.fromfile(args.symbols, "<i2").reshape(-1, args.height, args.width)
     bits = code_length(symbols, tables)
     print(f"{bits.sum():.1f} bits, {bits.sum() / 8:.1f} bytes, {bits.sum() / symbols.size:.4f} bits per symbol")

@@ -193,7 +193,7 @@ class Teacher(nn.Module):
         """`config` is a TeacherConfig."""
         super().__init__()
         self.graph = Graph(config.model)
-        self.mean, self.std = config.mean, config.std
+        self.mean, self.std, self.weight = config.mean, config.std, config.weight
         self.features = list(config.features)
 
     def forward(self, pixels):

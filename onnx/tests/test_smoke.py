@@ -16,8 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from sidecod_train import __main__ as command  # noqa: E402
-from sidecod_train import config, data, export, losses, tables  # noqa: E402
-from sidecod_train.net import SymbolDecoder, convolutions, plain  # noqa: E402
+from sidecod_train import config, data, export, losses, nets, tables  # noqa: E402
 from sidecod_train.teacher import Teacher  # noqa: E402
 from sidecod_train.train import Trainer  # noqa: E402
 
@@ -44,7 +43,7 @@ class SmokeTest(unittest.TestCase):
     @classmethod
     def trainer(cls, run):
         """A trainer at step 0."""
-        return Trainer(cls.config, cls.photos, Teacher(cls.config.teacher), run)
+        return Trainer(cls.config, cls.photos, [Teacher(t) for t in cls.config.teacher], run)
 
     def test_loss_goes_down(self):
         lines = [json.loads(line) for line in (self.out / "train.jsonl").read_text().splitlines()]
@@ -60,10 +59,10 @@ class SmokeTest(unittest.TestCase):
         """The weighted loss of `codec` in eval mode."""
         codec.eval()
         with torch.no_grad():
-            decoded = codec(pixels)
-            return float(
-                losses.total(self.config.loss, pixels, decoded, self.trained.teacher, convolutions(codec))[0]
-            )
+            decoded, bits = codec(pixels, None)
+            weight, convolutions = torch.ones(len(pixels)), nets.convolutions(codec)
+            terms = (pixels, decoded, bits, weight, self.trained.teachers, convolutions)
+            return float(losses.total(self.config.loss, *terms)[0])
 
     def test_resumed_run_is_the_uninterrupted_one(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +98,7 @@ class SmokeTest(unittest.TestCase):
         self.assertEqual(tuple(padded.shape), (1, 3, 96, 124))
         with torch.no_grad():
             latent = trainer.codec.encoder(padded)
-            wanted = trainer.codec(padded)
+            wanted, _ = trainer.codec(padded, None)
         quantizer = self.manifest["quantizer"]
 
         graph = onnx.load(str(self.out / "encoder.onnx")).graph
@@ -113,15 +112,15 @@ class SmokeTest(unittest.TestCase):
         with torch.no_grad():
             decoded = decoder(symbols.float())
         torch.testing.assert_close(decoded, wanted, rtol=1e-4, atol=1e-4)
-        again = export.symbols_of(plain(trainer.codec), photo, quantizer["offset"])
+        again = export.symbols_of(trainer.codec.plain(), photo) - np.int16(quantizer["offset"])
         np.testing.assert_array_equal(again, symbols[0].numpy())
 
-        model = tables.Tables.from_bytes((self.out / "tables.bin").read_bytes())
+        model = tables.Tables.all_from_bytes((self.out / "tables.bin").read_bytes())[0]
         self.assertLess(tables.code_length(again, model).sum(), 3 * again.size)
 
     def test_every_size_decodes(self):
         quantizer = self.manifest["quantizer"]
-        module = SymbolDecoder(plain(self.trained.codec), quantizer["offset"]).eval()
+        module = self.trained.codec.plain().symbol_decoder(quantizer["offset"])
         script = torch.jit.load(str(self.out / "decoder.pt"))
         session = None
         try:
@@ -143,6 +142,51 @@ class SmokeTest(unittest.TestCase):
             if session is not None:
                 got = session.run(None, {"symbols": symbols.numpy()})[0]
                 np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-3, atol=1e-4)
+
+
+class LightTest(unittest.TestCase):
+    """The light net at two qualities: what is exported is what was trained."""
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        out = Path(folder.name) / "bundle"
+        cls.config = config.load(ROOT / "configs/smoke-light.toml")
+        photos = data.load_photos(data.splits(cls.config.data.dir)["train"], cls.config.data.max_side)
+        teachers = [Teacher(t) for t in cls.config.teacher]
+        trainer = Trainer(cls.config, photos, teachers, Path(folder.name) / "run")
+        cls.lines = trainer.train()
+        cls.manifest = export.bundle(trainer, photos, photos[:1], out)
+        cls.codec, cls.photo = trainer.averaged(), data.pixels(photos[0])[:, :61, :90]
+        cls.script = torch.jit.load(str(out / "decoder.pt"))
+        cls.sets = tables.Tables.all_from_bytes((out / "tables.bin").read_bytes())
+        cls.graph = onnx.load(str(out / "encoder.onnx"))
+
+    def test_the_rate_goes_down(self):
+        self.assertLess(self.lines[-1]["rate"], 0.95 * self.lines[0]["rate"])
+
+    def test_each_quality_has_its_own_rate_and_its_own_answer(self):
+        lengths, decoded = [], []
+        for quality in (0, 1):
+            symbols = export.symbols_of(self.codec, self.photo, quality)
+            self.assertEqual(symbols.shape, (16, 8, 12))
+            lengths.append(tables.code_length(symbols, self.sets[quality]).sum())
+            with torch.no_grad():
+                inputs = (torch.from_numpy(symbols[None].astype(np.float32)), torch.tensor([quality]))
+                decoded.append(self.script(*inputs))
+                pixels = torch.from_numpy(data.pad_to(self.photo, 8))[None]
+                wanted, _ = self.codec(pixels, torch.tensor([quality]))
+            torch.testing.assert_close(decoded[-1], wanted.clamp(0, 1), rtol=1e-3, atol=1e-3)
+        self.assertGreater(lengths[0], 1.2 * lengths[1])
+        error = [float((d[:, :, :61, :90] - torch.from_numpy(self.photo.copy())).square().mean()) for d in decoded]
+        self.assertLess(error[0], error[1])
+
+    def test_the_encoder_is_small(self):
+        operators = {node.op_type for node in self.graph.graph.node} - {"Constant"}
+        self.assertEqual(operators, {"Conv", "Div", "Relu", "Add"})
+        self.assertEqual(self.manifest["halo"], 1)
+        self.assertEqual(len(self.manifest["qualities"]), len(self.sets))
 
 
 class ConfigTest(unittest.TestCase):

@@ -104,9 +104,10 @@ impl Restorer {
             skeleton,
             content_type,
             slots,
+            quality,
             ..
         } = frame;
-        let (slots, decoded, queued) = self.decode(&codec, slots).await?;
+        let (slots, decoded, queued) = self.decode(&codec, quality.into(), slots).await?;
         steps.note("queue", queued);
         steps.note("decode", begin.elapsed().saturating_sub(queued));
 
@@ -143,6 +144,7 @@ impl Restorer {
     async fn decode(
         &self,
         codec: &Arc<Codec>,
+        quality: usize,
         slots: Vec<Slot>,
     ) -> Result<(Vec<Slot>, Vec<Vec<u8>>, Duration), Fail> {
         let unpacking = codec.clone();
@@ -155,7 +157,8 @@ impl Restorer {
                     .map(|slot| {
                         let (height, width) = bundle.manifest.latent_size(slot.width, slot.height);
                         let channels = bundle.manifest.channels;
-                        entropy::decode(&slot.code, channels, height, width, &bundle.tables)
+                        let tables = &bundle.tables[quality];
+                        entropy::decode(&slot.code, channels, height, width, tables)
                     })
                     .collect();
                 (slots, symbols)
@@ -167,7 +170,7 @@ impl Restorer {
             let size = (slot.width, slot.height);
             let receiver = self
                 .pool
-                .submit(codec.clone(), symbols, size)
+                .submit(codec.clone(), quality, symbols, size)
                 .map_err(|_| Fail::Overloaded("the decode queue is full"))?;
             waiting.push(receiver);
         }

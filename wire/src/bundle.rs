@@ -350,8 +350,8 @@ pub struct Bundle {
     pub manifest: Manifest,
     /// The digest of the manifest: the bundle's name between the sidecars.
     pub digest: Digest,
-    /// The entropy coder's tables.
-    pub tables: Tables,
+    /// The entropy coder's tables, one set for each quality.
+    pub tables: Vec<Tables>,
 }
 
 impl Bundle {
@@ -362,13 +362,19 @@ impl Bundle {
     pub fn parse(manifest_json: &[u8], tables_bin: &[u8]) -> Result<Self, BundleError> {
         let manifest = Manifest::parse(manifest_json)?;
         manifest.verify(TABLES, tables_bin)?;
-        let tables = Tables::parse(tables_bin)?;
-        if tables.channels() != manifest.channels {
-            return Err(BundleError::Value {
-                field: "channels",
-                value: manifest.channels.to_string(),
-                expected: format!("{}, as in {TABLES}", tables.channels()),
-            });
+        let tables = Tables::parse_all(tables_bin)?;
+        let (sets, channels) = (tables.len(), tables[0].channels());
+        for (field, value, expected) in [
+            ("channels", manifest.channels, channels),
+            ("number of qualities", manifest.qualities.len(), sets),
+        ] {
+            if value != expected {
+                return Err(BundleError::Value {
+                    field,
+                    value: value.to_string(),
+                    expected: format!("{expected}, as in {TABLES}"),
+                });
+            }
         }
         Ok(Self {
             manifest,

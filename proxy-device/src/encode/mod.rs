@@ -192,7 +192,7 @@ impl Codec {
             steps[1].1 += clock.lap();
             let symbols = self.symbols(&picture, quality)?;
             steps[2].1 += clock.lap();
-            let code = entropy::encode(&symbols, &self.bundle.tables)?;
+            let code = entropy::encode(&symbols, &self.bundle.tables[quality])?;
             steps[3].1 += clock.lap();
             let Picture {
                 width,

@@ -21,6 +21,7 @@ pub struct Decoded {
 /// A picture that is being decoded.
 pub(super) struct Job {
     codec: Arc<Codec>,
+    quality: usize,
     symbols: Symbols,
     canvas: Canvas,
     submitted: Instant,
@@ -28,16 +29,18 @@ pub(super) struct Job {
     answer: oneshot::Sender<Result<Decoded, DecoderError>>,
 }
 
-/// What may be decoded together: windows of one size of one codec.
+/// What may be decoded together: windows of one size of one codec at one quality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
     codec: [u8; 8],
+    quality: usize,
     window: (usize, usize),
 }
 
 impl Job {
     pub fn new(
         codec: Arc<Codec>,
+        quality: usize,
         symbols: Symbols,
         size: (u32, u32),
         answer: oneshot::Sender<Result<Decoded, DecoderError>>,
@@ -52,6 +55,7 @@ impl Job {
         );
         Self {
             codec,
+            quality,
             symbols,
             canvas,
             submitted: Instant::now(),
@@ -63,12 +67,18 @@ impl Job {
     pub fn key(&self) -> Key {
         Key {
             codec: self.codec.bundle.digest.short(),
+            quality: self.quality,
             window: self.canvas.window(),
         }
     }
 
     pub fn codec(&self) -> &Arc<Codec> {
         &self.codec
+    }
+
+    /// Index of the quality that it was coded at.
+    pub fn quality(&self) -> usize {
+        self.quality
     }
 
     /// Rows and columns of each window.

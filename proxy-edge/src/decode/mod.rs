@@ -45,14 +45,15 @@ impl Shape {
 
 /// The expensive half of a codec.
 pub trait Decoder: Send + Sync {
-    /// Decodes symbols of the given shape into `pixels`: `[count, 3, height * stride, width *
-    /// stride]`, nominally 0 to 1.
+    /// Decodes symbols of the given shape, coded at the quality of this index, into `pixels`:
+    /// `[count, 3, height * stride, width * stride]`, nominally 0 to 1.
     ///
     /// # Errors
     /// [`DecoderError`] if the engine fails or gives another shape.
     fn decode(
         &self,
         symbols: &[f32],
+        quality: usize,
         shape: Shape,
         pixels: &mut Vec<f32>,
     ) -> Result<(), DecoderError>;

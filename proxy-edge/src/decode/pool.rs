@@ -68,18 +68,20 @@ impl Pool {
         Ok((pool, all_warmed))
     }
 
-    /// Queues a picture of `size` (width, height) pixels. Dropping the receiver gives it up.
+    /// Queues a picture of `size` (width, height) pixels, coded at the quality of this index. Dropping the receiver gives it up.
     ///
     /// # Errors
     /// [`Full`] if as many pictures as allowed wait already.
     pub fn submit(
         &self,
         codec: Arc<Codec>,
+        quality: usize,
         symbols: Symbols,
         size: (u32, u32),
     ) -> Result<oneshot::Receiver<Result<Decoded, DecoderError>>, Full> {
         let (answer, receiver) = oneshot::channel();
-        self.queue.push(Job::new(codec, symbols, size, answer))?;
+        self.queue
+            .push(Job::new(codec, quality, symbols, size, answer))?;
         Ok(receiver)
     }
 }
@@ -112,7 +114,7 @@ fn warm(codecs: &[Arc<Codec>], max_batch: usize) -> Result<(), DecoderError> {
                         width: side,
                     };
                     let symbols = vec![0.0; shape.symbols()];
-                    decode(codec, &symbols, shape, &mut pixels)?;
+                    decode(codec, &symbols, 0, shape, &mut pixels)?;
                     if whole == 1 {
                         break;
                     }
@@ -163,10 +165,11 @@ fn room(codec: &Codec, (height, width): (usize, usize), max_batch: usize) -> usi
 fn decode(
     codec: &Codec,
     symbols: &[f32],
+    quality: usize,
     shape: Shape,
     pixels: &mut Vec<f32>,
 ) -> Result<(), DecoderError> {
-    codec.decoder.decode(symbols, shape, pixels)?;
+    codec.decoder.decode(symbols, quality, shape, pixels)?;
     let expected = shape.samples(codec.bundle.manifest.stride as usize);
     if pixels.len() == expected {
         return Ok(());
@@ -190,7 +193,7 @@ impl Batch {
         let Some(first) = jobs.first() else {
             return Ok(());
         };
-        let codec = first.codec().clone();
+        let (codec, quality) = (first.codec().clone(), first.quality());
         let (height, width) = first.window();
         let mut room = room(&codec, (height, width), max_batch);
         self.symbols.clear();
@@ -208,7 +211,7 @@ impl Batch {
             width,
         };
         metrics::histogram!("sidecod_edge_decode_batch_size").record(shape.count as f64);
-        decode(&codec, &self.symbols, shape, &mut self.pixels)?;
+        decode(&codec, &self.symbols, quality, shape, &mut self.pixels)?;
         let mut windows = self.pixels.chunks_exact(self.pixels.len() / shape.count);
         for (job, count) in jobs.iter_mut().zip(counts) {
             windows

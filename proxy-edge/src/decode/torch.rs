@@ -11,6 +11,7 @@ pub struct TorchDecoder {
     module: CModule,
     device: tch::Device,
     stride: i64,
+    qualities: usize,
     batch_places: usize,
 }
 
@@ -72,6 +73,7 @@ impl Engine {
             module,
             device: self.device,
             stride: manifest.stride.into(),
+            qualities: manifest.qualities.len(),
             batch_places: tiles * tile * tile,
         })
     }
@@ -81,6 +83,7 @@ impl Decoder for TorchDecoder {
     fn decode(
         &self,
         symbols: &[f32],
+        quality: usize,
         shape: Shape,
         pixels: &mut Vec<f32>,
     ) -> Result<(), DecoderError> {
@@ -90,7 +93,13 @@ impl Decoder for TorchDecoder {
         let input = Tensor::f_from_slice(symbols)?
             .f_reshape([count, channels, height, width])?
             .f_to_device(self.device)?;
-        let output = self.module.forward_ts(&[input])?;
+        let mut inputs = vec![input];
+        // A codec of one quality need not be told which.
+        if self.qualities > 1 {
+            let options = (Kind::Int64, self.device);
+            inputs.push(Tensor::f_full([count], quality as i64, options)?);
+        }
+        let output = self.module.forward_ts(&inputs)?;
         let expected = [count, 3, height * self.stride, width * self.stride];
         if output.size() != expected {
             return Err(DecoderError(format!(

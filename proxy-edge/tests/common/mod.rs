@@ -53,7 +53,7 @@ pub fn slot(bundle: &Bundle, offset: usize, media: MediaType, width: u32, height
         height,
         color: Color::Rgb,
         orientation: 1,
-        code: entropy::encode(&symbols(bundle, width, height), &bundle.tables).unwrap(),
+        code: entropy::encode(&symbols(bundle, width, height), &bundle.tables[0]).unwrap(),
     }
 }
 

@@ -19,17 +19,25 @@ impl Place {
 
 /// Number of neighbours in the same channel: left, up, up-left, up-right.
 pub(super) const NEIGHBOURS: usize = 4;
+/// Number of differences between neighbours: up-left to left, up-left to up, up to up-right.
+pub(super) const DIFFERENCES: usize = 3;
+/// Weights of a prediction count in this many parts.
+const PARTS: i32 = 64;
 
-/// How one channel picks its table.
+/// How one channel foresees a value and picks its table.
 ///
-/// Signed weights let a smooth channel predict its value; weights of magnitudes let a sparse one
-/// predict its scale.
+/// A smooth channel predicts its value, and how far that may be off from the differences around; a
+/// sparse one predicts its scale from magnitudes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Context {
+    /// Weights of the neighbours in the predicted value, in 64ths.
+    pub(super) predict: [i32; NEIGHBOURS],
     /// Weights of the neighbours' values.
     pub(super) value: [i32; NEIGHBOURS],
     /// Weights of the neighbours' magnitudes.
     pub(super) magnitude: [i32; NEIGHBOURS],
+    /// Weights of the magnitudes of differences between neighbours.
+    pub(super) difference: [i32; DIFFERENCES],
     /// Weights of the magnitudes at the same place in the channels before, the nearest first.
     pub(super) previous: Vec<i32>,
     /// Ascending; a sum lies in the bin of the number of thresholds that it reaches.
@@ -37,16 +45,9 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// The bin for the symbol at `place`. Symbols outside the picture count as zero.
-    pub(super) fn bin(&self, data: &[i16], place: Place) -> usize {
-        let sum = self.sum(data, place);
-        self.thresholds
-            .iter()
-            .take_while(|&&threshold| threshold <= sum)
-            .count()
-    }
-
-    fn sum(&self, data: &[i16], place: Place) -> i32 {
+    /// The predicted value and the bin of the symbol at `place`. Symbols outside the picture count
+    /// as zero.
+    pub(super) fn see(&self, data: &[i16], place: Place) -> (i16, usize) {
         let Place {
             channel,
             y,
@@ -55,29 +56,31 @@ impl Context {
             width,
         } = place;
         let at = place.index();
-        let (left, above) = (x > 0, y > 0);
-        let neighbours: [i32; NEIGHBOURS] = [
-            if left { data[at - 1].into() } else { 0 },
-            if above { data[at - width].into() } else { 0 },
-            if left && above {
-                data[at - width - 1].into()
-            } else {
-                0
-            },
-            if above && x + 1 < width {
-                data[at - width + 1].into()
-            } else {
-                0
-            },
+        let value =
+            |known: bool, back: usize| -> i32 { if known { data[at - back].into() } else { 0 } };
+        let near = [
+            value(x > 0, 1),
+            value(y > 0, width),
+            value(x > 0 && y > 0, width + 1),
+            value(y > 0 && x + 1 < width, width.wrapping_sub(1)),
         ];
-        let mut sum = 0;
-        for (i, neighbour) in neighbours.into_iter().enumerate() {
-            sum += self.value[i] * neighbour + self.magnitude[i] * neighbour.abs();
+        let [left, up, up_left, up_right] = near;
+        let differences = [left - up_left, up - up_left, up_right - up];
+        let (mut predicted, mut sum) = (PARTS / 2, 0);
+        for (i, near) in near.into_iter().enumerate() {
+            predicted += self.predict[i] * near;
+            sum += self.value[i] * near + self.magnitude[i] * near.abs();
+        }
+        for (weight, difference) in self.difference.iter().zip(differences) {
+            sum += weight * difference.abs();
         }
         let area = height * width;
         for (back, weight) in (1..=channel).zip(&self.previous) {
             sum += weight * i32::from(data[at - back * area]).abs();
         }
-        sum
+        let largest = i32::from(super::MAX_SYMBOL);
+        let predicted = predicted.div_euclid(PARTS).clamp(-largest, largest);
+        let bin = self.thresholds.partition_point(|&t| t <= sum);
+        (predicted as i16, bin)
     }
 }

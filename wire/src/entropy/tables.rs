@@ -1,23 +1,26 @@
-//! `tables.bin`: the contexts and frequencies of a bundle.
+//! `tables.bin`: the contexts and frequencies of a bundle, one set for each quality, one after the
+//! other.
 //!
-//! All numbers are little-endian:
+//! All numbers are little-endian. A set is:
 //!
 //! ```text
-//! "SCT1"
-//! u16 channels, i16 lowest value, u16 values with an entry of their own
-//! u8  bins a channel, 1 to 16;  u8 previous channels in a context, 0 to 6
+//! "SCT2"
+//! u16 channels;  u8 bins a channel, 1 to 16;  u8 previous channels in a context, 0 to 6
 //! for each channel:
-//!   4 x i8  weights of the values to the left, above, above left, above right
+//!   i16 lowest difference from the prediction, u16 number of those with an entry of their own
+//!   4 x i8  weights in the prediction, in 64ths: left, above, above left, above right
+//!   4 x i8  weights in the context of the same four values
 //!   4 x i8  weights of their magnitudes
+//!   3 x i8  weights of the magnitudes of left - above left, above - above left, above right - above
 //!   i8      weight of the magnitude at the same place, for each previous channel, nearest first
 //!   i32     thresholds, ascending, one fewer than bins
-//!   for each bin: u16 frequencies of the values and of the escape, each at least 1, sum 32768
+//!   for each bin: u16 frequencies of the entries and of the escape, each at least 1, sum 32768
 //! ```
 
-use super::context::{Context, NEIGHBOURS, Place};
+use super::context::{Context, DIFFERENCES, NEIGHBOURS, Place};
 use super::model::{TOTAL, Table};
 
-const MAGIC: &[u8; 4] = b"SCT1";
+const MAGIC: &[u8; 4] = b"SCT2";
 const MAX_CHANNELS: usize = 1024;
 const MAX_VALUES: usize = 4096;
 const MAX_BINS: usize = 16;
@@ -26,12 +29,43 @@ const MAX_PREVIOUS: usize = 6;
 /// Contexts and frequencies for every channel of a latent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tables {
-    lowest: i16,
-    values: u16,
     bins: usize,
-    contexts: Vec<Context>,
+    channels: Vec<Channel>,
     /// For each channel, for each bin: cumulative frequencies, from 0 to the total.
     cumulative: Vec<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Channel {
+    context: Context,
+    lowest: i16,
+    values: u16,
+    /// Where its frequencies begin.
+    start: usize,
+}
+
+/// What a place's context says of its symbol.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Expected<'a> {
+    /// Frequencies of the entries.
+    pub(super) table: Table<'a>,
+    /// The value of entry 0.
+    first: i32,
+    /// The entry that stands for values without one of their own.
+    pub(super) escape: u16,
+}
+
+impl Expected<'_> {
+    /// The entry of a value.
+    pub(super) fn entry(self, value: i16) -> u16 {
+        let entry = i32::from(value) - self.first;
+        u16::try_from(entry).map_or(self.escape, |entry| entry.min(self.escape))
+    }
+
+    /// The value of an entry that is not the escape. It may lie outside the range of symbols.
+    pub(super) fn value(self, entry: u16) -> i16 {
+        (self.first + i32::from(entry)) as i16
+    }
 }
 
 /// Why bytes are no tables.
@@ -40,11 +74,11 @@ pub enum TablesError {
     /// The bytes do not begin as tables do.
     #[error("tables: not a tables file of this version")]
     Magic,
-    /// The bytes end too early, or go on after the end.
-    #[error("tables: {0} bytes too {1}", if *left > 0 { *left } else { -*left }, if *left > 0 { "long" } else { "short" })]
-    Length {
-        /// Bytes left, negative where some are missing.
-        left: i64,
+    /// The bytes end too early.
+    #[error("tables: {missing} bytes too short")]
+    Short {
+        /// Bytes that are missing at least.
+        missing: usize,
     },
     /// A number is out of its range.
     #[error("tables: {field} is {value}, expected {expected}")]
@@ -67,59 +101,77 @@ pub enum TablesError {
 }
 
 impl Tables {
-    /// Reads `tables.bin`.
+    /// Reads `tables.bin`: at least one set, all of the same channels.
     ///
     /// # Errors
-    /// [`TablesError`] for bytes that are not exactly one tables file.
-    pub fn parse(bytes: &[u8]) -> Result<Self, TablesError> {
+    /// [`TablesError`] for bytes that are not exactly some sets.
+    pub fn parse_all(mut bytes: &[u8]) -> Result<Vec<Self>, TablesError> {
+        let mut sets: Vec<Self> = Vec::new();
+        while !bytes.is_empty() || sets.is_empty() {
+            let (set, rest) = Self::read(bytes)?;
+            let channels = sets.first().map_or(set.channels(), Self::channels);
+            range(
+                "channels",
+                set.channels(),
+                channels..=channels,
+                "as in the set before",
+            )?;
+            sets.push(set);
+            bytes = rest;
+        }
+        Ok(sets)
+    }
+
+    /// Reads one set and gives the bytes after it.
+    fn read(bytes: &[u8]) -> Result<(Self, &[u8]), TablesError> {
         let Some((magic, rest)) = bytes.split_first_chunk::<4>() else {
             return Err(TablesError::Magic);
         };
         if magic != MAGIC {
             return Err(TablesError::Magic);
         }
-        let Some((&[c0, c1, l0, l1, v0, v1, bins, previous], mut rest)) =
-            rest.split_first_chunk::<8>()
-        else {
-            return Err(TablesError::Length {
-                left: rest.len() as i64 - 8,
-            });
-        };
-        let channels = usize::from(u16::from_le_bytes([c0, c1]));
-        let lowest = i16::from_le_bytes([l0, l1]);
-        let values = u16::from_le_bytes([v0, v1]);
+        let (&[c0, c1, bins, previous], mut rest) = split(rest)?;
+        let count = usize::from(u16::from_le_bytes([c0, c1]));
         let (bins, previous) = (usize::from(bins), usize::from(previous));
-        range("channels", channels, 1..=MAX_CHANNELS, "1 to 1024")?;
-        range("values", values.into(), 1..=MAX_VALUES, "1 to 4096")?;
+        range("channels", count, 1..=MAX_CHANNELS, "1 to 1024")?;
         range("bins", bins, 1..=MAX_BINS, "1 to 16")?;
         range("previous channels", previous, 0..=MAX_PREVIOUS, "0 to 6")?;
-        let highest = i32::from(lowest) + i32::from(values) - 1;
-        if i32::from(lowest) < -i32::from(super::MAX_SYMBOL) || highest > super::MAX_SYMBOL.into() {
-            return Err(TablesError::Range {
-                field: "lowest value",
-                value: lowest.into(),
-                expected: "symbols up to 4095",
-            });
-        }
-        let entries = usize::from(values) + 1;
-        let channel_bytes = 2 * NEIGHBOURS + previous + 4 * (bins - 1) + 2 * bins * entries;
-        let left = rest.len() as i64 - (channels * channel_bytes) as i64;
-        if left != 0 {
-            return Err(TablesError::Length { left });
-        }
-        let mut contexts = Vec::with_capacity(channels);
-        let mut cumulative = Vec::with_capacity(channels * bins * (entries + 1));
-        for channel in 0..channels {
-            let (head, tail) = rest.split_at(channel_bytes);
+        let weights_len = 3 * NEIGHBOURS + DIFFERENCES + previous;
+        let mut channels = Vec::new();
+        let mut cumulative = Vec::new();
+        for index in 0..count {
+            let (&[l0, l1, v0, v1], tail) = split(rest)?;
+            let lowest = i16::from_le_bytes([l0, l1]);
+            let values = u16::from_le_bytes([v0, v1]);
+            range("values", values.into(), 1..=MAX_VALUES, "1 to 4096")?;
+            let highest = i32::from(lowest) + i32::from(values) - 1;
+            let largest = i32::from(super::MAX_SYMBOL);
+            if i32::from(lowest) < -largest || highest > largest {
+                return Err(TablesError::Range {
+                    field: "lowest value",
+                    value: lowest.into(),
+                    expected: "symbols up to 4095",
+                });
+            }
+            let entries = usize::from(values) + 1;
+            let (weights, tail) = split_at(tail, weights_len)?;
+            let (thresholds, tail) = split_at(tail, 4 * (bins - 1))?;
+            let (frequencies, tail) = split_at(tail, 2 * bins * entries)?;
             rest = tail;
-            let invalid = |reason| TablesError::Channel { channel, reason };
-            let (weights, head) = head.split_at(2 * NEIGHBOURS + previous);
-            let (thresholds, frequencies) = head.split_at(4 * (bins - 1));
+            let invalid = |reason| TablesError::Channel {
+                channel: index,
+                reason,
+            };
             let context = read_context(weights, thresholds);
             if !context.thresholds.is_sorted() {
                 return Err(invalid("thresholds do not ascend"));
             }
-            contexts.push(context);
+            channels.push(Channel {
+                context,
+                lowest,
+                values,
+                start: cumulative.len(),
+            });
             for table in frequencies.chunks_exact(2 * entries) {
                 let mut sum = 0_u32;
                 cumulative.push(0);
@@ -136,47 +188,47 @@ impl Tables {
                 }
             }
         }
-        Ok(Self {
-            lowest,
-            values,
+        let set = Self {
             bins,
-            contexts,
+            channels,
             cumulative,
-        })
+        };
+        Ok((set, rest))
     }
 
     /// Channels of the latent that these tables are for.
     #[must_use]
     pub fn channels(&self) -> usize {
-        self.contexts.len()
+        self.channels.len()
     }
 
-    /// The table for the symbol at `place`, given the symbols before it.
-    pub(super) fn table(&self, data: &[i16], place: Place) -> Table<'_> {
-        let bin = self.contexts[place.channel].bin(data, place);
-        let len = usize::from(self.values) + 2;
-        let start = (place.channel * self.bins + bin) * len;
-        Table(&self.cumulative[start..start + len])
+    /// What is to be expected at a place, from the symbols before it.
+    pub(super) fn expect(&self, data: &[i16], place: Place) -> Expected<'_> {
+        let channel = &self.channels[place.channel];
+        let (predicted, bin) = channel.context.see(data, place);
+        debug_assert!(bin < self.bins);
+        let len = usize::from(channel.values) + 2;
+        let start = channel.start + bin * len;
+        Expected {
+            table: Table(&self.cumulative[start..start + len]),
+            first: i32::from(predicted) + i32::from(channel.lowest),
+            escape: channel.values,
+        }
     }
+}
 
-    /// The entry that stands for values without one of their own.
-    pub(super) fn escape(&self) -> u16 {
-        self.values
-    }
+fn split<const N: usize>(bytes: &[u8]) -> Result<(&[u8; N], &[u8]), TablesError> {
+    let missing = N.saturating_sub(bytes.len());
+    bytes
+        .split_first_chunk()
+        .ok_or(TablesError::Short { missing })
+}
 
-    /// The entry of a value.
-    pub(super) fn entry(&self, value: i16) -> u16 {
-        let entry = i32::from(value) - i32::from(self.lowest);
-        u16::try_from(entry)
-            .ok()
-            .filter(|entry| *entry < self.values)
-            .unwrap_or(self.values)
-    }
-
-    /// The value of an entry that is not the escape.
-    pub(super) fn value(&self, entry: u16) -> i16 {
-        self.lowest + entry as i16
-    }
+fn split_at(bytes: &[u8], len: usize) -> Result<(&[u8], &[u8]), TablesError> {
+    let missing = len.saturating_sub(bytes.len());
+    bytes
+        .split_at_checked(len)
+        .ok_or(TablesError::Short { missing })
 }
 
 fn range(
@@ -200,9 +252,14 @@ fn read_context(weights: &[u8], thresholds: &[u8]) -> Context {
     let weight = |&byte: &u8| i32::from(byte.cast_signed());
     let four = |from: usize| std::array::from_fn(|i| weight(&weights[from + i]));
     Context {
-        value: four(0),
-        magnitude: four(NEIGHBOURS),
-        previous: weights[2 * NEIGHBOURS..].iter().map(weight).collect(),
+        predict: four(0),
+        value: four(NEIGHBOURS),
+        magnitude: four(2 * NEIGHBOURS),
+        difference: std::array::from_fn(|i| weight(&weights[3 * NEIGHBOURS + i])),
+        previous: weights[3 * NEIGHBOURS + DIFFERENCES..]
+            .iter()
+            .map(weight)
+            .collect(),
         thresholds: thresholds
             .chunks_exact(4)
             .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
@@ -214,20 +271,23 @@ fn read_context(weights: &[u8], thresholds: &[u8]) -> Context {
 pub(super) mod tests {
     use super::*;
 
-    fn header(channels: u16, lowest: i16, values: u16, bins: u8, previous: u8) -> Vec<u8> {
+    fn header(channels: u16, bins: u8, previous: u8) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(channels.to_le_bytes());
-        bytes.extend(lowest.to_le_bytes());
-        bytes.extend(values.to_le_bytes());
         bytes.extend([bins, previous]);
         bytes
     }
 
+    fn entries(lowest: i16, values: u16) -> Vec<u8> {
+        [lowest.to_le_bytes(), values.to_le_bytes()].concat()
+    }
+
     /// One bin a channel, all with the same frequencies, the last one the escape's.
     pub(in crate::entropy) fn parts(channels: u16, lowest: i16, frequencies: &[u16]) -> Vec<u8> {
-        let mut bytes = header(channels, lowest, frequencies.len() as u16 - 1, 1, 0);
+        let mut bytes = header(channels, 1, 0);
         for _ in 0..channels {
-            bytes.extend([0; 8]);
+            bytes.extend(entries(lowest, frequencies.len() as u16 - 1));
+            bytes.extend([0; 15]);
             bytes.extend(frequencies.iter().flat_map(|f| f.to_le_bytes()));
         }
         bytes
@@ -243,17 +303,24 @@ pub(super) mod tests {
         frequencies
     }
 
-    /// Three channels whose four contexts go from flat to steep with the magnitudes around.
+    /// Three channels whose four contexts go from flat to steep with the magnitudes around; the
+    /// first one codes the difference from a prediction.
     pub(in crate::entropy) fn laplace() -> Tables {
-        let mut bytes = header(3, -4, 9, 4, 2);
-        for _ in 0..3 {
-            bytes.extend([0, 0, 0, 0, 2, 2, 1, 0, 3, 1]);
+        let mut bytes = header(3, 4, 2);
+        for channel in 0..3 {
+            bytes.extend(entries(-4, 9));
+            bytes.extend(if channel == 0 {
+                [40, 40, -16_i8 as u8, 0]
+            } else {
+                [0; 4]
+            });
+            bytes.extend([0, 0, 0, 0, 2, 2, 1, 0, 1, 0, 1, 3, 1]);
             bytes.extend([1_i32, 4, 12].iter().flat_map(|t| t.to_le_bytes()));
             for ratio in [10, 40, 60, 90] {
                 bytes.extend(falling(ratio).iter().flat_map(|f| f.to_le_bytes()));
             }
         }
-        Tables::parse(&bytes).unwrap()
+        Tables::parse_all(&bytes).unwrap().remove(0)
     }
 
     pub(in crate::entropy) fn without_context(channels: u16) -> Vec<u8> {
@@ -263,35 +330,42 @@ pub(super) mod tests {
     #[test]
     fn bad_tables_say_what_is_wrong() {
         let good = parts(2, -1, &[1000, 30_000, 1000, 768]);
-        assert!(Tables::parse(&good).is_ok());
+        assert_eq!(Tables::parse_all(&good).unwrap().len(), 1);
+        let twice = [good.clone(), good.clone()].concat();
+        assert_eq!(Tables::parse_all(&twice).unwrap().len(), 2);
         for (change, says) in [
             (
-                Box::new(|b: &mut Vec<u8>| b[3] = b'2') as Box<dyn Fn(&mut Vec<u8>)>,
+                Box::new(|b: &mut Vec<u8>| b[3] = b'1') as Box<dyn Fn(&mut Vec<u8>)>,
                 "not a tables file",
             ),
+            (Box::new(Vec::clear), "not a tables file"),
             (Box::new(|b| b.truncate(11)), "1 bytes too short"),
-            (Box::new(|b| b.push(0)), "1 bytes too long"),
-            (Box::new(|b| b[10] = 17), "bins is 17, expected 1 to 16"),
+            (Box::new(|b| b.push(0)), "not a tables file"),
+            (
+                Box::new(|b| b.extend(parts(3, -1, &[1000, 30_000, 1000, 768]))),
+                "channels is 3, expected as in the set before",
+            ),
+            (Box::new(|b| b[6] = 17), "bins is 17, expected 1 to 16"),
             (
                 Box::new(|b| b[4..6].fill(0)),
                 "channels is 0, expected 1 to 1024",
             ),
             (
-                Box::new(|b| b[6..8].copy_from_slice(&(-4096_i16).to_le_bytes())),
+                Box::new(|b| b[8..10].copy_from_slice(&(-4096_i16).to_le_bytes())),
                 "lowest value is -4096",
             ),
             (
-                Box::new(|b| b[20..22].fill(0)),
+                Box::new(|b| b[27..29].fill(0)),
                 "channel 0: a frequency is 0",
             ),
             (
-                Box::new(|b| b[20] -= 1),
+                Box::new(|b| b[27] -= 1),
                 "channel 0: frequencies sum to less than 32768",
             ),
         ] {
             let mut bytes = good.clone();
             change(&mut bytes);
-            let error = Tables::parse(&bytes).unwrap_err().to_string();
+            let error = Tables::parse_all(&bytes).unwrap_err().to_string();
             assert!(error.contains(says), "{error:?} should say {says:?}");
         }
     }
@@ -302,8 +376,8 @@ pub(super) mod tests {
         for bit in 0..good.len() * 8 {
             let mut bytes = good.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            if let Ok(tables) = Tables::parse(&bytes) {
-                assert_eq!(tables.channels(), 2);
+            if let Ok(sets) = Tables::parse_all(&bytes) {
+                assert_eq!(sets[0].channels(), 2);
             }
         }
     }

@@ -23,6 +23,7 @@ impl Decoder for Painter {
     fn decode(
         &self,
         symbols: &[f32],
+        _quality: usize,
         shape: Shape,
         pixels: &mut Vec<f32>,
     ) -> Result<(), DecoderError> {
@@ -99,7 +100,7 @@ impl Bench {
         let mut symbols = Symbols::zeros(manifest.channels, rows, columns);
         symbols.data.fill(symbol);
         let size = (width * manifest.stride, height * manifest.stride);
-        self.pool.submit(self.codec.clone(), symbols, size)
+        self.pool.submit(self.codec.clone(), 0, symbols, size)
     }
 
     /// Waits until the decode thread has taken all that was submitted.
@@ -128,7 +129,7 @@ async fn every_window_comes_to_its_place() {
     let (width, height) = (columns as u32 * 4 - 3, rows as u32 * 4 - 1);
     let waiting = bench
         .pool
-        .submit(bench.codec.clone(), symbols, (width, height));
+        .submit(bench.codec.clone(), 0, symbols, (width, height));
     let rgb = waiting.unwrap().await.unwrap().unwrap().rgb;
     assert_eq!(rgb.len(), (width * height * 3) as usize);
     for (at, octet) in rgb.iter().enumerate() {

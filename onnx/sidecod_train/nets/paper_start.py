@@ -1,4 +1,4 @@
-"""Starting values: principal components of patches for the encoder, their inverse for the decoder."""
+"""Starting values of the paper's net: principal components of patches for the encoder, their inverse for the decoder."""
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ def _settle(codec, crops):
     codec.train()
     with torch.no_grad():
         for batch in crops.split(16):
-            codec(batch)
+            codec(batch, None)
     for norm in norms:
         norm.momentum = 0.1
 

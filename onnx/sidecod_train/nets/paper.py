@@ -3,12 +3,14 @@
 Every convolution is spectrally normalised while it is trained; `plain` folds the norm into the weights.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
+from . import paper_start
 from .quantize import Quantizer
 
 
@@ -59,7 +61,7 @@ class Decoder(nn.Module):
     """Dequantised latent [N, C, h, w] -> pixels [N, 3, 4h, 4w] in 0..1."""
 
     def __init__(self, config):
-        """`config` is a ModelConfig."""
+        """`config` is a PaperConfig."""
         super().__init__()
         self.attention1 = SelfAttention(config.channels, config.pool1)
         self.block1 = UpBlock(config.channels, config.up1)
@@ -79,17 +81,78 @@ class Codec(nn.Module):
     """Encoder, quantiser and decoder as they are trained together."""
 
     def __init__(self, config):
-        """`config` is a ModelConfig."""
+        """`config` is a PaperConfig."""
         super().__init__()
-        self.config = config
-        stride = config.stride
-        self.encoder = spectral_norm(nn.Conv2d(3, config.channels, stride, stride, bias=False))
+        self.config, self.stride, self.channels = config, config.stride, config.channels
+        self.names, self.weights = ["only"], [1.0]
+        # Latent rows of the neighbouring picture that the encoder needs above and below a strip.
+        self.halo = 0
+        self.encoder = spectral_norm(nn.Conv2d(3, config.channels, config.stride, config.stride, bias=False))
         self.quantizer = Quantizer(config.centers, config.hardness)
         self.decoder = Decoder(config)
 
-    def forward(self, pixels):
-        """pixels [N, 3, H, W] in 0..1, sides multiples of the stride -> the decoded pixels."""
-        return self.decoder(self.quantizer(self.encoder(pixels)))
+    def code(self, pixels, quality):
+        """(dequantised latent, bits of each sample) of pixels [N, 3, H, W] in 0..1; the bits are not estimated."""
+        return self.quantizer(self.encoder(pixels)), pixels.new_zeros(len(pixels))
+
+    def decode(self, latent, quality):
+        """Decoded pixels of a dequantised latent."""
+        return self.decoder(latent)
+
+    def forward(self, pixels, quality):
+        """(decoded pixels, bits of each sample), sides multiples of the stride."""
+        latent, bits = self.code(pixels, quality)
+        return self.decode(latent, quality), bits
+
+    def coding(self):
+        """The parameters that decide on the code."""
+        return [*self.encoder.parameters(), *self.quantizer.parameters()]
+
+    def groups(self):
+        """[(parameters, factor of the learning rate)]."""
+        return [(list(self.parameters()), 1.0)]
+
+    def symbols(self, pixels, quality):
+        """int16 symbols [C, h, w] of float32 [1, 3, H, W]: indices of centres, from 0."""
+        with torch.no_grad():
+            return self.quantizer.indices(self.encoder(pixels))[0].cpu().numpy().astype(np.int16)
+
+    def start(self, crops, seed, tries):
+        """Sets starting values from `crops`, float32 [N, 3, H, W] in 0..1."""
+        paper_start.start(self, crops, seed, tries)
+
+    def offsets(self):
+        """What may be taken off an index to make a symbol.
+
+        With symbols from 0 the context knows which side of the middle an earlier channel was on;
+        with symbols around 0 it knows how far from the middle it was.
+        """
+        return (0, self.config.centers // 2)
+
+    def plain(self):
+        """A copy on the CPU in eval mode whose spectral norms are folded into ordinary weights."""
+        # Not a deep copy: that would share the classes in which torch keeps the norms, and lose them for both.
+        out = Codec(self.config)
+        out.load_state_dict(self.state_dict())
+        out.eval()
+        for module in list(out.modules()):
+            if parametrize.is_parametrized(module, "weight"):
+                parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+        for parameter in out.parameters():
+            parameter.requires_grad_(False)
+        return out
+
+    def symbol_decoder(self, offset):
+        """The decoder that the bundle ships; of a plain codec."""
+        return SymbolDecoder(self, offset).eval()
+
+    def manifest(self, offset):
+        """What the manifest says of quantiser and gains; of a plain codec."""
+        centers = [float(c) for c in self.quantizer.centers.sort().values]
+        return (
+            {"kind": "centers", "centers": centers, "offset": offset},
+            [[1.0] * self.channels],
+        )
 
 
 class SymbolDecoder(nn.Module):
@@ -107,22 +170,3 @@ class SymbolDecoder(nn.Module):
         """See the class. A symbol outside the centres counts as the nearest one."""
         index = torch.clamp(torch.round(symbols) + self.offset, 0.0, self.top).to(torch.int64)
         return self.decoder(self.centers[index])
-
-
-def plain(codec):
-    """A copy on the CPU in eval mode whose spectral norms are folded into ordinary weights."""
-    # Not a deep copy: that would share the classes in which torch keeps the norms, and lose them for both.
-    out = Codec(codec.config)
-    out.load_state_dict(codec.state_dict())
-    out.eval()
-    for module in list(out.modules()):
-        if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-    for parameter in out.parameters():
-        parameter.requires_grad_(False)
-    return out
-
-
-def convolutions(module):
-    """Every convolution in `module`."""
-    return [m for m in module.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
