@@ -1,6 +1,7 @@
 //! Measures Sidecod on the real thing: the built programs, a real model server, real photos.
 
 pub mod client;
+pub mod fidelity;
 pub mod offload;
 pub mod photos;
 pub mod stack;

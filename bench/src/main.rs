@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use sidecod_bench::{offload, photos};
+use sidecod_bench::{fidelity, offload, photos};
 
 /// Measures Sidecod on real photos, with the programs that stand beside this one.
 #[derive(Parser)]
@@ -28,14 +28,76 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Bytes and kept answers of our codecs and of JPEG, WebP and AVIF, on crops of photos.
+    Fidelity {
+        /// Folder of photos.
+        #[arg(long)]
+        data: PathBuf,
+        /// Take only the photos that the folder's index.csv puts into this split.
+        #[arg(long)]
+        split: Option<String>,
+        /// The classifier whose answers are to be kept: ONNX, one input of 1x3xSIDExSIDE.
+        #[arg(long)]
+        teacher: PathBuf,
+        /// The classifier takes (value - mean) / std, values from 0 to 255.
+        #[arg(long, default_value_t = 127.0)]
+        teacher_mean: f32,
+        /// See --teacher-mean.
+        #[arg(long, default_value_t = 128.0)]
+        teacher_std: f32,
+        /// A bundle, several times for several (default: all in onnx/codecs).
+        #[arg(long)]
+        codec: Vec<PathBuf>,
+        /// Peers, with commas between (default: all).
+        #[arg(long, value_delimiter = ',')]
+        peers: Vec<String>,
+        /// At most so many crops, evenly spread over all.
+        #[arg(long)]
+        max_crops: Option<usize>,
+        /// Write fidelity.csv, .json, .svg and .png into this folder.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Print one JSON object in place of the table.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
+fn main() -> Result<()> {
     match Arguments::parse().command {
+        Command::Fidelity {
+            data,
+            split,
+            teacher,
+            teacher_mean,
+            teacher_std,
+            codec,
+            peers,
+            max_crops,
+            out,
+            json,
+        } => {
+            let report = fidelity::measure(&fidelity::Options {
+                data,
+                split,
+                teacher,
+                mean: teacher_mean,
+                std: teacher_std,
+                codecs: codec,
+                peers,
+                max_crops,
+                out,
+            })?;
+            if json {
+                println!("{}", serde_json::to_string(&report)?);
+            } else {
+                fidelity::print(&report);
+            }
+        }
         Command::Offload { data, split, json } => {
             let photos = photos::list(&data, split.as_deref())?;
-            let (rows, summary) = offload::measure(&photos).await?;
+            let (rows, summary) =
+                tokio::runtime::Runtime::new()?.block_on(offload::measure(&photos))?;
             if json {
                 println!(
                     "{}",

@@ -43,14 +43,10 @@ pub struct Model {
 impl Model {
     /// Reads and optimises the model: about a second.
     pub fn load() -> Result<Self, ModelError> {
-        let mut net = onnx()
-            .model_for_read(&mut &WEIGHTS[..])?
-            .with_input_fact(0, f32::fact([1, 3, SIDE, SIDE]).into())?
-            .into_typed()?;
-        widen(&mut net)?;
-        let plan = net.into_optimized()?.into_runnable()?;
-        let labels = LABELS.lines().collect();
-        Ok(Self { plan, labels })
+        Ok(Self {
+            plan: plan(WEIGHTS, [1, 3, SIDE, SIDE])?,
+            labels: LABELS.lines().collect(),
+        })
     }
 
     /// The most probable classes, best first.
@@ -86,6 +82,16 @@ impl Model {
         predictions.truncate(TOP);
         predictions
     }
+}
+
+/// An ONNX file ready to run on one tensor of this shape; weights may be of half precision.
+pub fn plan(onnx_file: &[u8], shape: [usize; 4]) -> Result<Arc<TypedRunnableModel>, ModelError> {
+    let mut net = onnx()
+        .model_for_read(&mut &onnx_file[..])?
+        .with_input_fact(0, f32::fact(shape).into())?
+        .into_typed()?;
+    widen(&mut net)?;
+    Ok(net.into_optimized()?.into_runnable()?)
 }
 
 /// Makes the weights, half precision in the file, single precision.
