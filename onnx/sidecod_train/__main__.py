@@ -37,6 +37,8 @@ def main(arguments=None):
     print(f"{len(train_photos)} photos, {trainer.device}, step {trainer.step} of {config.train.steps}")
     if not args.export_only:
         trainer.train()
+    if trainer.rank:
+        return None
     val_photos = data.load_photos(paths["val"], config.data.max_side)
     manifest = export.bundle(trainer, train_photos, val_photos, out)
     for quality in manifest["qualities"]:

@@ -22,8 +22,12 @@ class DataConfig:
     crop: int = 128
     # Smallest side of the cut-out region, as a fraction of the photo's shorter side.
     min_fraction: float = 0.15
+    # The largest.
+    max_fraction: float = 1.0
     # Largest change of each colour channel's gain.
     colour: float = 0.1
+    # Threads that make batches ahead of time; 0 makes each when it is needed.
+    workers: int = 0
 
 
 @dataclass
@@ -71,7 +75,8 @@ class LightConfig:
     fine_blocks: int = 1
     # First quantisation step of each quality in grey levels, the finest first.
     steps: list = field(default_factory=lambda: [8.0, 11.5, 16.0, 22.0, 31.0, 44.0])
-    # A quality of step s weighs distortion by (middle_step / s) ** slope.
+    # A quality of step s weighs distortion by w = (middle_step / s) ** slope, and all its loss by
+    # w ** -0.5, so that the fine ones do not drown the coarse ones.
     middle_step: float = 18.0
     slope: float = 2.0
 
@@ -107,7 +112,7 @@ class TrainConfig:
     checkpoint_every: int = 200
     log_every: int = 10
     threads: int = 2
-    # "float32" or "bfloat16" (decoder only).
+    # "float32" or "bfloat16" (decoder only; on a GPU teachers too).
     precision: str = "float32"
     # Weights are averaged over about 1 / (1 - average) steps for the bundle; 0 takes the last ones.
     average: float = 0.0

@@ -1,6 +1,7 @@
 """Photos in memory, and random crops of them."""
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -76,21 +77,26 @@ def pad_to(array, stride):
 
 
 class Crops:
-    """Random square crops: any place, scale, left-right flip, colour gain."""
+    """Random square crops: any place, scale, left-right flip, colour gain.
 
-    def __init__(self, photos, config, generator):
-        """`photos` are PIL images; `generator` is a numpy Generator, the only source of chance."""
-        self.photos = photos
-        self.config = config
-        self.generator = generator
+    The crops of a batch depend on the seed and the batch's number alone, so that a run can be
+    resumed, and batches made ahead of time by several threads.
+    """
 
-    def one(self):
+    def __init__(self, photos, config, seed, batch):
+        """`photos` are PIL images; `batch` is the size of every batch."""
+        self.photos, self.config, self.seed, self.size = photos, config, seed, batch
+        self.threads = ThreadPoolExecutor(config.workers) if config.workers else None
+        self.ahead = {}
+
+    def one(self, rng):
         """float32 [3, crop, crop] in 0..1."""
-        rng, crop = self.generator, self.config.crop
+        crop = self.config.crop
         photo = self.photos[rng.integers(len(self.photos))]
         shortest = min(photo.size)
         smallest = min(shortest, max(crop, self.config.min_fraction * shortest))
-        side = float(np.exp(rng.uniform(np.log(smallest), np.log(shortest))))
+        largest = max(smallest, self.config.max_fraction * shortest)
+        side = float(np.exp(rng.uniform(np.log(smallest), np.log(largest))))
         left = rng.uniform(0, photo.width - side)
         top = rng.uniform(0, photo.height - side)
         box = (left, top, left + side, top + side)
@@ -103,6 +109,18 @@ class Crops:
         ) * self.config.colour
         return np.clip(out * gain, 0, 1).astype(np.float32)
 
-    def batch(self, size):
-        """float32 [size, 3, crop, crop] in 0..1."""
-        return np.stack([self.one() for _ in range(size)])
+    def make(self, number, size):
+        """Batch `number`, from 0, of any size: float32 [size, 3, crop, crop] in 0..1."""
+        rng = np.random.default_rng([self.seed, number])
+        return np.stack([self.one(rng) for _ in range(size)])
+
+    def batch(self, number, following):
+        """Batch `number` of the usual size; `following` says which ones are worth making ahead."""
+        if not self.threads:
+            return self.make(number, self.size)
+        wanted = [number, *following]
+        for each in wanted:
+            if each not in self.ahead:
+                self.ahead[each] = self.threads.submit(self.make, each, self.size)
+        self.ahead = {each: self.ahead[each] for each in wanted}
+        return self.ahead.pop(number).result()

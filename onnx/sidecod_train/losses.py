@@ -40,7 +40,8 @@ def orthogonality(convolutions):
 def total(config, original, decoded, bits, weight, teachers, convolutions):
     """Returns (the loss, {name: value}) of a batch; `config` is a LossConfig.
 
-    The loss is bits per pixel plus, times each sample's `weight` [N], what the decoded picture lost.
+    The loss is bits per pixel plus, times each sample's `weight` [N], what the decoded picture
+    lost; both over the weight's root, so that samples count about alike.
     """
     terms = {"pixels": pixels(decoded, original), "features": 0.0, "answer": 0.0}
     for teacher in teachers:
@@ -52,7 +53,7 @@ def total(config, original, decoded, bits, weight, teachers, convolutions):
         terms["answer"] = terms["answer"] + teacher.weight * answer(decoded_logits, logits, config.temperature)
     lost = sum(getattr(config, name) * value for name, value in terms.items())
     terms["rate"] = bits / (original.shape[2] * original.shape[3])
-    loss = (weight * lost + config.rate * terms["rate"]).mean()
+    loss = ((weight * lost + config.rate * terms["rate"]) / weight.sqrt()).mean()
     if config.orthogonality:
         terms["orthogonality"] = orthogonality(convolutions)
         loss = loss + config.orthogonality * terms["orthogonality"]

@@ -1,4 +1,7 @@
-"""The training loop: seeded, logged as JSON lines, resumable to the same numbers."""
+"""The training loop: seeded, logged as JSON lines, resumable to the same numbers.
+
+Under `torchrun` each process takes batches of its own, and gradients are averaged.
+"""
 
 import contextlib
 import json
@@ -7,8 +10,8 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
+import torch.distributed as distributed
 from torch import nn
 from tqdm import tqdm
 
@@ -16,15 +19,37 @@ from . import losses, nets
 from .data import Crops
 
 
-def device():
-    """CUDA when there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def place():
+    """(device, index of this process, number of processes); joins the others under torchrun."""
+    rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    cuda = torch.cuda.is_available()
+    if count > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if cuda else "gloo")
+    if not cuda:
+        return torch.device("cpu"), rank, count
+    local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(local)
+    return local, rank, count
 
 
 def learning_rate(config, step):
     """Linear warm-up, then half a cosine down to zero at `config.steps`."""
     warm = min(1.0, (step + 1) / max(1, config.warmup))
     return config.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / config.steps)))
+
+
+@contextlib.contextmanager
+def board(run, rank):
+    """A function (name, value, step) that writes for TensorBoard, or does nothing where it is not installed."""
+    try:
+        if rank:
+            raise ImportError
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        yield lambda name, value, step: None
+        return
+    with SummaryWriter(str(run / "tensorboard")) as writer:
+        yield writer.add_scalar
 
 
 class Trainer:
@@ -34,12 +59,12 @@ class Trainer:
         """`photos` are the training photos in memory; `teachers` are Teachers; `run` is the folder of checkpoint and log."""
         self.config, self.run, self.step = config, Path(run), 0
         self.run.mkdir(parents=True, exist_ok=True)
-        self.device = device()
+        self.device, self.rank, self.processes = place()
         torch.set_num_threads(config.train.threads)
         torch.manual_seed(config.seed)
-        self.crops = Crops(photos, config.data, np.random.default_rng(config.seed))
+        self.crops = Crops(photos, config.data, config.seed, config.train.batch)
         self.codec = nets.make(config)
-        self.codec.start(self.crops.batch(config.train.start_crops), config.seed, config.train.start_tries)
+        self.codec.start(self.crops.make(0, config.train.start_crops), config.seed, config.train.start_tries)
         self.codec.to(self.device)
         self.weights = torch.tensor(self.codec.weights, device=self.device)
         self.teachers = [teacher.to(self.device).eval() for teacher in teachers]
@@ -60,8 +85,6 @@ class Trainer:
             "codec": self.codec.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
-            "torch_rng": torch.get_rng_state(),
-            "crops_rng": json.dumps(self.crops.generator.bit_generator.state),
         }
         part = self.checkpoint.with_suffix(".part")
         torch.save(state, part)
@@ -73,8 +96,6 @@ class Trainer:
         self.codec.load_state_dict(state["codec"])
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["torch_rng"].cpu())
-        self.crops.generator.bit_generator.state = json.loads(state["crops_rng"])
         self.step = state["step"]
         # Lines that were logged after the checkpoint are about to be logged again.
         log = self.run / "train.jsonl"
@@ -98,7 +119,11 @@ class Trainer:
                     module.eval()
         for group in self.optimizer.param_groups:
             group["lr"] = group["factor"] * learning_rate(config, self.step)
-        pixels = torch.from_numpy(self.crops.batch(config.batch)).to(self.device)
+        # Everything random depends on the step and the process alone.
+        number = 1 + self.step * self.processes + self.rank
+        torch.manual_seed(self.config.seed * 1_000_003 + number)
+        ahead = range(number + self.processes, number + 8 * self.processes, self.processes)
+        pixels = torch.from_numpy(self.crops.batch(number, ahead)).to(self.device)
         mixed = contextlib.nullcontext()
         if config.precision == "bfloat16":
             mixed = torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -106,15 +131,17 @@ class Trainer:
         latent, bits = self.codec.code(pixels, quality)
         with mixed:
             decoded = self.codec.decode(latent, quality)
-        loss, terms = losses.total(
-            self.config.loss,
-            pixels,
-            decoded.float(),
-            bits,
-            self.weights[quality],
-            self.teachers,
-            nets.convolutions(self.codec),
-        )
+        # A CPU runs the teachers' depthwise convolutions no faster in bfloat16.
+        with mixed if self.device.type == "cuda" else contextlib.nullcontext():
+            loss, terms = losses.total(
+                self.config.loss,
+                pixels,
+                decoded.float(),
+                bits,
+                self.weights[quality],
+                self.teachers,
+                nets.convolutions(self.codec),
+            )
         if not torch.isfinite(loss):
             raise FloatingPointError(f"step {self.step}: the loss is {float(loss)}")
         self.optimizer.zero_grad(set_to_none=True)
@@ -122,6 +149,11 @@ class Trainer:
         if self.step >= config.freeze_code * config.steps:
             for parameter in self.codec.coding():
                 parameter.grad = None
+        if self.processes > 1:
+            for parameter in self.codec.parameters():
+                if parameter.grad is not None:
+                    distributed.all_reduce(parameter.grad)
+                    parameter.grad /= self.processes
         nn.utils.clip_grad_norm_(self.codec.parameters(), config.clip)
         self.optimizer.step()
         self.step += 1
@@ -140,7 +172,9 @@ class Trainer:
         config, lines, sums, count = self.config.train, [], {}, 0
         until = config.steps if until is None else min(until, config.steps)
         begun = time.monotonic()
-        with open(self.run / "train.jsonl", "a", encoding="utf-8") as log:
+        # One process of several writes.
+        path = self.run / "train.jsonl" if self.rank == 0 else os.devnull
+        with open(path, "a", encoding="utf-8") as log, board(self.run, self.rank) as chart:
             if self.step == 0:
                 log.write(json.dumps({"config": json.loads(self.config.as_json())}) + "\n")
             for _ in tqdm(range(self.step, until), initial=self.step, total=config.steps, mininterval=5):
@@ -154,7 +188,9 @@ class Trainer:
                     lines.append(line)
                     log.write(json.dumps(line) + "\n")
                     log.flush()
+                    for name, value in line.items():
+                        chart(name, value, self.step)
                     sums, count = {}, 0
-                if self.step % config.checkpoint_every == 0 or self.step == until:
+                if self.rank == 0 and (self.step % config.checkpoint_every == 0 or self.step == until):
                     self.save()
         return lines

@@ -1,5 +1,6 @@
 """A run of some seconds on the photos that the repository carries: train, resume, export, decode."""
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -50,8 +51,7 @@ class SmokeTest(unittest.TestCase):
         self.assertEqual(lines[0]["config"]["name"], "smoke")
         self.assertEqual(lines[-1]["step"], self.config.train.steps)
         # On the same crops before and after: from batch to batch the loss varies more than training saves.
-        crops = data.Crops(self.photos, self.config.data, np.random.default_rng(123))
-        pixels = torch.from_numpy(crops.batch(16))
+        pixels = torch.from_numpy(data.Crops(self.photos, self.config.data, 123, 16).batch(1, ()))
         before, after = (self.loss(codec, pixels) for codec in (self.untrained, self.trained.codec))
         self.assertLess(after, 0.97 * before)
 
@@ -75,6 +75,12 @@ class SmokeTest(unittest.TestCase):
             self.assertEqual(second.step, 1)
             got = [second.one_step()["loss"] for _ in range(2)]
         np.testing.assert_allclose(got, wanted[1:], rtol=1e-4)
+
+    def test_batches_made_ahead_are_the_same(self):
+        settings = dataclasses.replace(self.config.data, workers=2)
+        ahead, plain = (data.Crops(self.photos, c, 5, 2) for c in (settings, self.config.data))
+        for number in (1, 2, 5):
+            np.testing.assert_array_equal(ahead.batch(number, range(number + 1, number + 4)), plain.batch(number, ()))
 
     def test_bundle_is_complete(self):
         written = json.loads((self.out / "manifest.json").read_text())
