@@ -323,6 +323,39 @@ async fn a_clear_photo_is_the_same_class_after_the_trip() {
 }
 
 #[tokio::test]
+async fn a_route_may_have_photos_reduced_before_they_cross() {
+    let _alone = ALONE.lock().await;
+    let client = Client::default();
+    let mut sent = Vec::new();
+    for max_side in [0, 320] {
+        let route = format!(
+            "route=[{{name='classify', path='/predictions/*', timeout_ms=120000, max_side={max_side}}}]"
+        );
+        let stack = Stack::start(&["--set", &route], &[])
+            .await
+            .expect("a stack");
+        let target = format!("{}{PATH}", url(&stack, "device"));
+        let answer = client
+            .post(&target, "image/jpeg", photo().into())
+            .await
+            .expect("an answer");
+        let json: serde_json::Value = serde_json::from_slice(answer.body()).expect("JSON");
+        assert_eq!(json["predictions"][0]["class"], "polar bear", "{json}");
+        assert!((0.5..1.5).contains(&coded(&client, &stack).await));
+        let page = format!("http://{}/metrics", stack.device.address("admin"));
+        let bytes = client
+            .metric(
+                &page,
+                "sidecod_device_link_bytes_total",
+                &["direction=\"sent\""],
+            )
+            .await;
+        sent.push(bytes.expect("metrics"));
+    }
+    assert!(sent[1] < 0.5 * sent[0], "{sent:?}");
+}
+
+#[tokio::test]
 async fn what_no_route_takes_passes_through() {
     let _alone = ALONE.lock().await;
     let stack = Stack::start(&[], &[]).await.expect("a stack");

@@ -123,6 +123,10 @@ pub struct Route {
     /// Name of one of the bundle's qualities; the first where none is named.
     #[serde(default)]
     pub quality: Option<String>,
+    /// Pixels to which the longer side of a photo is reduced before it is coded, because the model
+    /// reduces it anyway; the model server gets the original size. 0 codes every photo as it is.
+    #[serde(default)]
+    pub max_side: u32,
     /// Whether the model server may be asked twice where a link breaks in between.
     #[serde(default = "yes")]
     pub idempotent: bool,

@@ -39,13 +39,13 @@ pub async fn frame(
         count_not_coded(route, "trailers");
         return None;
     }
-    let quality = app.quality(route);
+    let (quality, max_side) = (app.quality(route), route.max_side);
     let content_type = route::content_type(headers).map(str::to_owned);
     let bytes = body.bytes.clone();
     let encoder = app.codec.clone();
     let coded = app
         .pool
-        .run(move || encoder.code(content_type.as_deref(), &bytes, quality))
+        .run(move || encoder.code(content_type.as_deref(), &bytes, quality, max_side))
         .await;
     let (reason, error): (_, Box<dyn std::error::Error>) = match coded {
         Ok(Ok(coded)) => {

@@ -155,7 +155,8 @@ impl Restorer {
                 let symbols: Result<Vec<_>, _> = slots
                     .iter()
                     .map(|slot| {
-                        let (height, width) = bundle.manifest.latent_size(slot.width, slot.height);
+                        let (width, height) = slot.coded_size();
+                        let (height, width) = bundle.manifest.latent_size(width, height);
                         let channels = bundle.manifest.channels;
                         let tables = &bundle.tables[quality];
                         entropy::decode(&slot.code, channels, height, width, tables)
@@ -167,7 +168,7 @@ impl Restorer {
         let symbols = symbols.map_err(|error| Fail::BadFrame(error.to_string()))?;
         let mut waiting = Vec::with_capacity(slots.len());
         for (slot, symbols) in slots.iter().zip(symbols) {
-            let size = (slot.width, slot.height);
+            let size = slot.coded_size();
             let receiver = self
                 .pool
                 .submit(codec.clone(), quality, symbols, size)
@@ -204,13 +205,15 @@ fn render(
 ) -> Result<Vec<u8>, MediaError> {
     let mut parts = Vec::with_capacity(slots.len());
     for (slot, rgb) in slots.into_iter().zip(pictures) {
+        let (width, height) = slot.coded_size();
         let picture = Picture {
-            width: slot.width,
-            height: slot.height,
+            width,
+            height,
             color: slot.color,
             orientation: slot.orientation,
             rgb,
-        };
+        }
+        .resized(slot.width, slot.height);
         parts.push((slot.offset, media::encode(&picture, slot.media)?));
     }
     Ok(slot::fill(skeleton, &parts))

@@ -130,6 +130,19 @@ async fn pictures_of_any_size_type_and_colour() {
 }
 
 #[tokio::test]
+async fn a_picture_that_was_reduced_comes_back_at_its_size() {
+    let (upstream, bundle) = (Upstream::start().await, bundle());
+    let edge = Edge::start(upstream.address, "", "").await;
+    let mut frame = frame(&bundle, MediaType::Jpeg, 200, 150);
+    let slot = &mut frame.slots[0];
+    (slot.width, slot.height, slot.max_side) = (640, 480, 200);
+    let answer = edge.client().await.frame("/record", &frame).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let picture = media::decode(&upstream.last().body, &Limits::default()).unwrap();
+    assert_eq!((picture.width, picture.height), (640, 480));
+}
+
+#[tokio::test]
 async fn the_rest_of_a_form_survives_byte_for_byte() {
     let (upstream, bundle) = (Upstream::start().await, bundle());
     let edge = Edge::start(upstream.address, "", "").await;

@@ -12,6 +12,7 @@
 //!   u8       EXIF orientation, 1 to 8
 //!   varint   width in pixels
 //!   varint   height in pixels
+//!   varint   longest side at which it was coded; 0: as it is
 //!   bytes    code
 //! u32      CRC-32C of everything before it, little-endian
 //! ```
@@ -21,7 +22,7 @@
 //! the skeleton.
 
 use crate::limits::{Limits, TooLarge};
-use crate::media::{Color, MediaType};
+use crate::media::{self, Color, MediaType};
 
 /// Media type of a request whose body is a [`Frame`].
 pub const CONTENT_TYPE: &str = "application/vnd.sidecod.frame";
@@ -62,8 +63,18 @@ pub struct Slot {
     pub color: Color,
     /// EXIF orientation of the original, 1 to 8; 1 is upright.
     pub orientation: u8,
+    /// Pixels that the longer side had when the picture was coded, if it had more; 0: no bound.
+    pub max_side: u32,
     /// Entropy-coded symbols.
     pub code: Vec<u8>,
+}
+
+impl Slot {
+    /// Width and height at which the picture was coded.
+    #[must_use]
+    pub fn coded_size(&self) -> (u32, u32) {
+        media::coded_size(self.width, self.height, self.max_side)
+    }
 }
 
 /// Why bytes are no acceptable frame.
@@ -130,6 +141,7 @@ impl Frame {
             out.push(slot.orientation);
             put_varint(&mut out, slot.width as usize);
             put_varint(&mut out, slot.height as usize);
+            put_varint(&mut out, slot.max_side as usize);
             put_bytes(&mut out, &slot.code);
         }
         let crc = crc32c::crc32c(&out);
@@ -307,6 +319,7 @@ impl<'a> Reader<'a> {
                 slot: index,
                 source,
             })?;
+        let max_side = self.varint("slot longest side")? as u32;
         let code = self.bytes("slot code length", limits.max_code)?.to_vec();
         Ok(Slot {
             offset,
@@ -315,6 +328,7 @@ impl<'a> Reader<'a> {
             height,
             color,
             orientation,
+            max_side,
             code,
         })
     }
@@ -336,16 +350,18 @@ mod tests {
             (1_u32..5000, 1_u32..5000),
             any::<bool>(),
             1_u8..=8,
+            prop_oneof![Just(0), 1_u32..5000],
             prop::collection::vec(any::<u8>(), 0..300),
         )
             .prop_map(
-                |(offset, media, (width, height), grey, orientation, code)| Slot {
+                |(offset, media, (width, height), grey, orientation, max_side, code)| Slot {
                     offset,
                     media,
                     width,
                     height,
                     color: if grey { Color::Gray } else { Color::Rgb },
                     orientation,
+                    max_side,
                     code,
                 },
             )
@@ -384,6 +400,7 @@ mod tests {
                 height: 224,
                 color: Color::Rgb,
                 orientation: 6,
+                max_side: 0,
                 code: (0..40).collect(),
             }],
         }

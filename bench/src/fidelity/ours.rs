@@ -91,10 +91,10 @@ impl Ours {
         };
         let bundle = &self.codec.bundle;
         let channels = bundle.manifest.channels;
-        let (height, width) = bundle.manifest.latent_size(slot.width, slot.height);
+        let size = slot.coded_size();
+        let (height, width) = bundle.manifest.latent_size(size.0, size.1);
         let tables = &bundle.tables[self.quality];
         let symbols = entropy::decode(&slot.code, channels, height, width, tables)?;
-        let size = (slot.width, slot.height);
         let Ok(waiting) = self
             .pool
             .submit(self.codec.clone(), self.quality, symbols, size)
@@ -129,7 +129,9 @@ impl Codec for Ours {
         let (mut encode, mut decode) = (Duration::MAX, Duration::MAX);
         let mut result = None;
         for _ in 0..REPEAT {
-            let coded = self.encoder.code(Some("image/png"), &file, self.quality)?;
+            let coded = self
+                .encoder
+                .code(Some("image/png"), &file, self.quality, 0)?;
             let took = coded.steps.iter();
             let took = took.filter(|(step, _)| matches!(*step, "encode" | "entropy"));
             encode = encode.min(took.map(|(_, took)| *took).sum());

@@ -159,7 +159,8 @@ impl Codec {
         &self.bundle
     }
 
-    /// Makes the frame for a body.
+    /// Makes the frame for a body. Pictures whose longer side has more than `max_side` pixels are
+    /// reduced to that before they are coded; 0 sets no bound.
     ///
     /// # Errors
     /// [`NotCoded`] if the request has to cross as it is.
@@ -168,6 +169,7 @@ impl Codec {
         content_type: Option<&str>,
         body: &[u8],
         quality: usize,
+        max_side: u32,
     ) -> Result<Coded, NotCoded> {
         let mut clock = Clock::start();
         let ranges = slot::find(content_type, body, &self.limits)?;
@@ -189,11 +191,6 @@ impl Codec {
             };
             let media = MediaType::sniff(file).ok_or(in_slot(MediaError::Unknown))?;
             let picture = media::decode(file, &self.limits).map_err(in_slot)?;
-            steps[1].1 += clock.lap();
-            let symbols = self.symbols(&picture, quality)?;
-            steps[2].1 += clock.lap();
-            let code = entropy::encode(&symbols, &self.bundle.tables[quality])?;
-            steps[3].1 += clock.lap();
             let Picture {
                 width,
                 height,
@@ -201,6 +198,13 @@ impl Codec {
                 orientation,
                 ..
             } = picture;
+            let (coded_width, coded_height) = media::coded_size(width, height, max_side);
+            let picture = picture.resized(coded_width, coded_height);
+            steps[1].1 += clock.lap();
+            let symbols = self.symbols(&picture, quality)?;
+            steps[2].1 += clock.lap();
+            let code = entropy::encode(&symbols, &self.bundle.tables[quality])?;
+            steps[3].1 += clock.lap();
             slots.push(Slot {
                 offset,
                 media,
@@ -208,6 +212,7 @@ impl Codec {
                 height,
                 color,
                 orientation,
+                max_side,
                 code,
             });
         }

@@ -53,6 +53,7 @@ pub fn slot(bundle: &Bundle, offset: usize, media: MediaType, width: u32, height
         height,
         color: Color::Rgb,
         orientation: 1,
+        max_side: 0,
         code: entropy::encode(&symbols(bundle, width, height), &bundle.tables[0]).unwrap(),
     }
 }

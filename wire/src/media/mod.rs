@@ -11,9 +11,11 @@
 mod exif;
 mod jpeg;
 mod png;
+mod resize;
 mod webp;
 
 use crate::limits::{Limits, TooLarge};
+pub use resize::coded_size;
 
 /// Media type of a photo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
