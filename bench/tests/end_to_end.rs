@@ -329,7 +329,7 @@ async fn a_route_may_have_photos_reduced_before_they_cross() {
     let mut sent = Vec::new();
     for max_side in [0, 320] {
         let route = format!(
-            "route=[{{name='classify', path='/predictions/*', timeout_ms=120000, max_side={max_side}}}]"
+            "route=[{{name='classify', path='/predictions/*', quality='q4', timeout_ms=120000, max_side={max_side}}}]"
         );
         let stack = Stack::start(&["--set", &route], &[])
             .await
