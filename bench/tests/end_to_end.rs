@@ -458,7 +458,9 @@ fn peak(id: u32) -> u64 {
 #[tokio::test]
 async fn the_device_stays_small() {
     let _alone = ALONE.lock().await;
-    let stack = Stack::start(&[], &[]).await.expect("a stack");
+    // Photos coded at their full size.
+    let route = "route=[{name='classify', path='/predictions/*', content_type=['image/*'], quality='q3', timeout_ms=120000}]";
+    let stack = Stack::start(&["--set", route], &[]).await.expect("a stack");
     let client = Client::default();
     // Larger than anything that may be held, so it has to be streamed; the model server reads it
     // whole before it says that this is no picture.
