@@ -44,17 +44,25 @@ pub fn list(folder: &Path, split: Option<&str>) -> Result<Vec<PathBuf>> {
     Ok(photos)
 }
 
+/// The pixels of a photo.
+///
+/// # Errors
+/// If the file is no photo that can be decoded.
+pub fn read(photo: &Path) -> Result<RgbImage> {
+    Ok(ImageReader::open(photo)
+        .and_then(ImageReader::with_guessed_format)
+        .with_context(|| format!("cannot read {}", photo.display()))?
+        .decode()
+        .with_context(|| format!("cannot decode {}", photo.display()))?
+        .into_rgb8())
+}
+
 /// The middle of a photo: short side scaled to `short`, then a square of `side` pixels.
 ///
 /// # Errors
 /// If the file is no photo that can be decoded.
 pub fn centre_crop(photo: &Path, short: u32, side: u32) -> Result<RgbImage> {
-    let picture = ImageReader::open(photo)
-        .and_then(ImageReader::with_guessed_format)
-        .with_context(|| format!("cannot read {}", photo.display()))?
-        .decode()
-        .with_context(|| format!("cannot decode {}", photo.display()))?
-        .into_rgb8();
+    let picture = read(photo)?;
     let (width, height) = picture.dimensions();
     let scale =
         |length: u32| (u64::from(length) * u64::from(short) / u64::from(width.min(height))) as u32;

@@ -1,10 +1,12 @@
 //! 224x224 crops: each photo at two scales, the middle and the four corners of each.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use image::RgbImage;
 use image::imageops::FilterType;
-use image::{ImageReader, RgbImage};
+
+use crate::photos;
 
 /// Short sides to which photos are reduced. None is enlarged.
 const SHORT: [u32; 2] = [256, 384];
@@ -21,10 +23,10 @@ pub struct Crop {
 ///
 /// # Errors
 /// If a photo cannot be read, or all are too small.
-pub fn cut(photos: &[PathBuf], side: u32, most: Option<usize>) -> Result<(Vec<Crop>, usize)> {
+pub fn cut(paths: &[PathBuf], side: u32, most: Option<usize>) -> Result<(Vec<Crop>, usize)> {
     let mut places = Vec::new();
     let mut small = 0;
-    for (photo, path) in photos.iter().enumerate() {
+    for (photo, path) in paths.iter().enumerate() {
         let (width, height) = image::image_dimensions(path)
             .with_context(|| format!("cannot read {}", path.display()))?;
         let short = width.min(height);
@@ -50,7 +52,7 @@ pub fn cut(photos: &[PathBuf], side: u32, most: Option<usize>) -> Result<(Vec<Cr
     for (photo, scale, place) in places {
         let scaled = match open.take() {
             Some((key, scaled)) if key == (photo, scale) => scaled,
-            _ => reduced(&photos[photo], scale)?,
+            _ => reduced(&paths[photo], scale)?,
         };
         let (right, bottom) = (scaled.width() - side, scaled.height() - side);
         let (x, y) = [
@@ -68,13 +70,8 @@ pub fn cut(photos: &[PathBuf], side: u32, most: Option<usize>) -> Result<(Vec<Cr
 }
 
 /// A photo with its short side reduced to `short`.
-fn reduced(path: &PathBuf, short: u32) -> Result<RgbImage> {
-    let picture = ImageReader::open(path)
-        .and_then(ImageReader::with_guessed_format)
-        .with_context(|| format!("cannot read {}", path.display()))?
-        .decode()
-        .with_context(|| format!("cannot decode {}", path.display()))?
-        .into_rgb8();
+fn reduced(path: &Path, short: u32) -> Result<RgbImage> {
+    let picture = photos::read(path)?;
     let (width, height) = picture.dimensions();
     let least = u64::from(width.min(height));
     let scaled = |side: u32| (u64::from(side) * u64::from(short)).div_ceil(least) as u32;
