@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use sidecod_device::app;
 use sidecod_device::config::Config;
+use sidecod_device::redirect::Redirect;
 
 /// Takes the photos out of an app's inference requests, encodes them, and sends a few kilobytes to
 /// proxy-edge. Everything else passes through.
@@ -22,10 +23,22 @@ struct Arguments {
     /// Check the configuration and the bundle, and do nothing else.
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Prints, installs or removes the rules that send an app's connections to a transparent
+    /// listener.
+    Redirect(Redirect),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::Redirect(redirect)) = &arguments.command {
+        return set_rules(redirect);
+    }
     let config = match Config::load(&arguments.config, &arguments.sets) {
         Ok(config) => config,
         Err(error) => {
@@ -44,6 +57,19 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("proxy-device: {error:#}");
             failure
+        }
+    }
+}
+
+fn set_rules(redirect: &Redirect) -> ExitCode {
+    match redirect.run() {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("proxy-device redirect: {error}");
+            ExitCode::FAILURE
         }
     }
 }
