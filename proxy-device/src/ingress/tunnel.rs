@@ -221,7 +221,7 @@ mod tests {
         let tunnel = tokio::spawn(copy(client, server, HOUR));
         let start = Instant::now();
         for _ in 0..3 {
-            tokio::time::sleep(HOUR / 2).await;
+            sleep(HOUR / 2).await;
             app.write_all(b"x").await.unwrap();
             assert_eq!(peer.read_u8().await.unwrap(), b'x');
         }
