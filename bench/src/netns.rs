@@ -97,13 +97,15 @@ impl Namespace {
         command
     }
 
-    /// A command that runs in it as another user.
+    /// A command that runs in it as another user, who may read what root may: programs and files
+    /// often lie where nobody else comes.
     #[must_use]
     pub fn command_as(&self, uid: u32, program: &str) -> Command {
         let mut command = self.command("setpriv");
         command
             .args(["--reuid", &uid.to_string(), "--regid", &uid.to_string()])
-            .args(["--clear-groups", program]);
+            .args(["--clear-groups", "--inh-caps", "+dac_override"])
+            .args(["--ambient-caps", "+dac_override", program]);
         command
     }
 

@@ -343,8 +343,11 @@ fn an_unmodified_app_is_intercepted() {
     let mut closed = hosts.app.command_as(APP, "curl");
     let url = format!("http://{MODEL_V4}:{CLOSED_PORT}/");
     let refused = run(closed.args(["-sS", "-m", "30", &url]), b"");
-    let error = String::from_utf8_lossy(&refused.stderr);
-    assert!(error.contains("reset"), "{error}");
+    // Depending on when the reset comes: not connected, or not received.
+    assert!(
+        [Some(7), Some(56)].contains(&refused.status.code()),
+        "{refused:?}"
+    );
 
     a_loop_is_refused(&hosts);
     removed_rules_are_gone(&hosts, &rules);
@@ -407,31 +410,31 @@ fn a_loop_is_refused(hosts: &Hosts) {
 }
 
 fn removed_rules_are_gone(hosts: &Hosts, rules: &[&str]) {
-    let others = "table ip other { chain c { } }";
-    text(run(
-        hosts.app.command("nft").args(["-f", "-"]),
-        others.as_bytes(),
-    ));
-    text(hosts.redirect(&[rules, &["--apply"]].concat()));
-    for _ in 0..2 {
-        text(hosts.redirect(&["--remove"]));
-        let left = text(run(hosts.app.command("nft").args(["list", "ruleset"]), b""));
-        assert!(
-            !left.contains("sidecod") && left.contains("table ip other"),
-            "{left}"
-        );
+    let mut add = hosts.app.command("nft");
+    text(run(add.args(["add", "table", "ip", "other"]), b""));
+    for tool in ["nft", "iptables"] {
+        text(hosts.redirect(&[rules, &["--tool", tool, "--apply"]].concat()));
+        for _ in 0..2 {
+            text(hosts.redirect(&["--remove"]));
+            let mut left = String::new();
+            for list in [
+                "nft list ruleset",
+                "iptables -t nat -S",
+                "ip6tables -t nat -S",
+            ] {
+                let mut command = hosts.app.command("sh");
+                left += &text(run(command.args(["-c", list]), b""));
+            }
+            assert!(!left.contains("sidecod"), "{left}");
+            assert!(left.contains("table ip other"), "{left}");
+        }
     }
     let before = hosts.coded();
     assert!(hosts.post(MODEL_V4).contains("polar bear"));
     assert!((hosts.coded() - before).abs() < 0.5);
     // Another user may look, but not install.
     let program = sidecod_bench::stack::program("proxy-device").expect("proxy-device");
-    let copy = tempfile::tempdir().expect("a folder");
-    let readable = copy.path().join("proxy-device");
-    std::fs::copy(program, &readable).expect("a copy");
-    let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(copy.path(), all).expect("its mode");
-    let mut command = hosts.app.command_as(APP, &readable.display().to_string());
+    let mut command = hosts.app.command_as(APP, &program.display().to_string());
     command.args(["redirect", "--uid", "5", "--ports", "80", "--apply"]);
     let refused = run(&mut command, b"");
     let error = String::from_utf8_lossy(&refused.stderr);

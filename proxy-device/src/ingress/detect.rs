@@ -65,10 +65,9 @@ fn protocol(bytes: &[u8]) -> Option<Protocol> {
         return None;
     }
     match request_line(bytes) {
-        Line::Whole => Some(Protocol::Http1),
-        Line::Other => Some(Protocol::Other),
         Line::Begun if bytes.len() < LONG_LINE => None,
-        Line::Begun => Some(Protocol::Http1),
+        Line::Begun | Line::Whole => Some(Protocol::Http1),
+        Line::Other => Some(Protocol::Other),
     }
 }
 
@@ -81,12 +80,11 @@ enum Line {
 
 fn request_line(bytes: &[u8]) -> Line {
     let Some((method, rest)) = split(bytes) else {
-        return begun(bytes.len() <= LONGEST_METHOD && bytes.iter().all(is_token));
+        return begun(bytes.len() <= LONGEST_METHOD && is_token(bytes));
     };
     // A tunnel in the tunnel is for the proxy that the app speaks to.
-    let is_method = (1..=LONGEST_METHOD).contains(&method.len())
-        && method.iter().all(is_token)
-        && method != b"CONNECT";
+    let is_method =
+        (1..=LONGEST_METHOD).contains(&method.len()) && is_token(method) && method != b"CONNECT";
     if !is_method {
         return Line::Other;
     }
@@ -120,8 +118,9 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// RFC 9110, section 5.6.2.
-fn is_token(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+fn is_token(bytes: &[u8]) -> bool {
+    let is = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    bytes.iter().all(is)
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ async fn connect(app: &Arc<App>, place: Place, request: Request<Incoming>) -> Re
     tokio::spawn(async move {
         match hyper::upgrade::on(request).await {
             Ok(client) => {
-                tunnel::run(TokioIo::new(client), server, Way::Forward, "connect", idle).await
+                tunnel::run(TokioIo::new(client), server, Way::Forward, "connect", idle).await;
             }
             Err(error) => tracing::debug!(%error, "the app left before its tunnel was open"),
         }

@@ -32,7 +32,7 @@ pub struct Redirect {
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     pub ports: Vec<u16>,
-    /// Port of the transparent listener, on 127.0.0.1 and on [::1].
+    /// Port of the transparent listener, on the loopback addresses of IPv4 and IPv6.
     #[arg(long, value_name = "PORT", default_value_t = 7002, value_parser = clap::value_parser!(u16).range(1..))]
     pub to: u16,
     /// Id of the user as whom proxy-device runs, who is never redirected [default: the one who runs
