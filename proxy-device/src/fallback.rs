@@ -231,18 +231,21 @@ async fn direct(app: &Arc<App>, mut request: Request<Body>, limit: Option<Durati
     remove_prefixed(request.headers_mut(), PREFIX);
     match direct.send(request, limit).await {
         Ok(answer) => Attempt::Answer(Outcome::FallbackDirect, relay::from_upstream(answer)),
-        Err(error) => {
-            let (status, kind) = match error {
-                UpstreamError::Target(_) => (StatusCode::BAD_REQUEST, "bad-request"),
-                UpstreamError::Timeout(..) => (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout"),
-                _ => (StatusCode::BAD_GATEWAY, "upstream-unreachable"),
-            };
-            failed(true, problem(status, kind, &format!("directly: {error}")))
-        }
+        Err(error) => failed(true, direct_problem(&error)),
     }
 }
 
-fn unreachable(detail: &str) -> Response<Body> {
+/// What the app is told when the model server itself gives no answer.
+pub(crate) fn direct_problem(error: &UpstreamError) -> Response<Body> {
+    let (status, kind) = match error {
+        UpstreamError::Target(_) => (StatusCode::BAD_REQUEST, "bad-request"),
+        UpstreamError::Timeout(..) => (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout"),
+        _ => (StatusCode::BAD_GATEWAY, "upstream-unreachable"),
+    };
+    problem(status, kind, &format!("directly: {error}"))
+}
+
+pub(crate) fn unreachable(detail: &str) -> Response<Body> {
     problem(StatusCode::BAD_GATEWAY, "edge-unreachable", detail)
 }
 

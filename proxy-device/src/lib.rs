@@ -11,9 +11,11 @@
 pub mod app;
 pub mod config;
 pub mod encode;
+mod expect;
 pub mod fallback;
 pub mod intercept;
 pub mod link;
 pub mod plan;
 pub mod relay;
 pub mod route;
+pub mod upgrade;

@@ -4,13 +4,17 @@
 pub mod admin;
 pub mod body;
 pub mod config;
+pub mod framing;
 pub mod hop;
 pub mod listen;
 pub mod log;
 pub mod metrics;
+pub mod presence;
 pub mod problem;
 pub mod readiness;
 pub mod shutdown;
+pub mod tunnel;
+pub mod upgrade;
 pub mod upstream;
 
 pub use body::{Body, BoxError};

@@ -3,19 +3,21 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use serde::Deserialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::body::Body;
+use crate::body::{Body, empty};
+use crate::framing;
+use crate::presence::{Presence, Socket};
 use crate::shutdown::Shutdown;
 
 /// Pause after the system refused a connection, which it does when file descriptors run out.
@@ -79,21 +81,29 @@ impl<S> Service for S where
 {
 }
 
-/// Serves HTTP/1.1 and HTTP/1.0 until `shutdown`, then drains.
+/// Serves HTTP/1.1 and HTTP/1.0 until `shutdown`, then drains. Requests are [checked](framing) before
+/// they are read; a service may take the connection over with [`hyper::upgrade`].
 pub async fn http1(
     listener: TcpListener,
     limits: &ServerLimits,
     service: impl Service,
     shutdown: Shutdown,
 ) {
+    let max_head = limits.max_header_bytes as usize;
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .half_close(true)
         .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
-        .max_header_size(limits.max_header_bytes as usize)
-        .max_buf_size((limits.max_header_bytes as usize).max(8 << 10));
-    serve(listener, limits, shutdown, move |stream| {
-        builder.serve_connection(TokioIo::new(stream), service.clone())
+        .max_header_size(max_head)
+        .max_buf_size(max_head.max(8 << 10));
+    serve(listener, limits, shutdown, move |stream, permit| {
+        let (socket, presence) = Socket::new(stream);
+        let stream = framing::Stream::new(socket, max_head, permit);
+        let service = while_present(service.clone(), presence);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        (connection.with_upgrades(), None)
     })
     .await;
 }
@@ -108,28 +118,72 @@ pub async fn http2(
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .max_header_list_size(limits.max_header_bytes)
+        .auto_date_header(false)
+        // HTTP/2 counts a field's overhead too.
+        .max_header_list_size(limits.max_header_bytes.saturating_mul(2))
         .max_concurrent_streams(limits.max_streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
-    serve(listener, limits, shutdown, move |stream| {
-        builder.serve_connection(TokioIo::new(stream), service.clone())
+    serve(listener, limits, shutdown, move |stream, permit| {
+        let connection = builder.serve_connection(TokioIo::new(stream), service.clone());
+        (connection, Some(permit))
     })
     .await;
 }
 
-async fn serve<C>(
+/// Gives up a request whose app has gone.
+fn while_present(service: impl Service, presence: Presence) -> impl Service {
+    hyper::service::service_fn(move |request: Request<Incoming>| {
+        let presence = presence.clone();
+        let may_ask = request.version() == Version::HTTP_11;
+        let answer = service.call(request);
+        async move {
+            tokio::select! {
+                biased;
+                answer = answer => answer,
+                // Nobody reads this.
+                () = presence.gone(may_ask) => Ok(Response::new(empty())),
+            }
+        }
+    })
+}
+
+/// A connection that can be asked to end after what is in flight.
+trait Connection: Future<Output = hyper::Result<()>> + Send + 'static {
+    fn drain(self: Pin<&mut Self>);
+}
+
+impl<I, S> Connection for http1::UpgradeableConnection<I, S>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    S: Service,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S> Connection for http2::Connection<I, S, TokioExecutor>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    S: Service,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Accepts connections; each holds a permit, with what `connect` makes of it or, where that keeps the
+/// permit itself, as long as its socket is open.
+async fn serve<C: Connection>(
     listener: TcpListener,
     limits: &ServerLimits,
     mut shutdown: Shutdown,
-    connect: impl Fn(TcpStream) -> C,
-) where
-    C: GracefulConnection<Error = hyper::Error> + Send + 'static,
-{
+    connect: impl Fn(TcpStream, OwnedSemaphorePermit) -> (C, Option<OwnedSemaphorePermit>),
+) {
     let permits = Arc::new(Semaphore::new(limits.max_connections));
-    let graceful = GracefulShutdown::new();
     loop {
         let accept = async {
             let permit = permits.clone().acquire_owned().await;
@@ -139,19 +193,22 @@ async fn serve<C>(
             accepted = accept => accepted,
             () = shutdown.wait() => break,
         };
-        match accepted {
-            Ok((stream, _)) => {
+        match (permit, accepted) {
+            (Ok(permit), Ok((stream, _))) => {
                 // Without it small frames wait for acknowledgements.
                 let _ = stream.set_nodelay(true);
-                let connection = graceful.watch(connect(stream));
+                let (connection, permit) = connect(stream, permit);
+                let shutdown = shutdown.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = connection.await {
+                    if let Err(error) = run(connection, shutdown).await {
                         tracing::debug!(%error, "connection");
                     }
                     drop(permit);
                 });
             }
-            Err(error) => {
+            // Nobody closes the semaphore.
+            (Err(_), _) => break,
+            (_, Err(error)) => {
                 tracing::warn!(%error, "no further connections for a moment");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -159,15 +216,23 @@ async fn serve<C>(
     }
     drop(listener);
     let deadline = Duration::from_millis(limits.drain_ms);
-    if tokio::time::timeout(deadline, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    let all = u32::try_from(limits.max_connections).unwrap_or(u32::MAX);
+    let ended = permits.acquire_many(all);
+    if tokio::time::timeout(deadline, ended).await.is_err() {
         tracing::warn!(
             ?deadline,
             "requests were still in flight when the drain ended"
         );
     }
+}
+
+async fn run<C: Connection>(connection: C, mut shutdown: Shutdown) -> hyper::Result<()> {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = shutdown.wait() => connection.as_mut().drain(),
+    }
+    connection.await
 }
 
 /// A service out of an asynchronous function.
