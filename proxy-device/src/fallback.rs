@@ -255,19 +255,22 @@ async fn direct(
     *request.version_mut() = destination.version;
     match direct.send(request, limit).await {
         Ok(answer) => Attempt::Answer(Outcome::FallbackDirect, relay::from_upstream(answer)),
-        Err(error) => {
-            let (status, kind) = match error {
-                UpstreamError::Target(_) => (StatusCode::BAD_REQUEST, "bad-request"),
-                UpstreamError::Timeout(..) => (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout"),
-                UpstreamError::Loop(_) => (StatusCode::LOOP_DETECTED, "loop"),
-                _ => (StatusCode::BAD_GATEWAY, "upstream-unreachable"),
-            };
-            failed(true, problem(status, kind, &format!("directly: {error}")))
-        }
+        Err(error) => failed(true, direct_problem(&error)),
     }
 }
 
-fn unreachable(detail: &str) -> Response<Body> {
+/// What the app is told when the model server itself gives no answer.
+pub(crate) fn direct_problem(error: &UpstreamError) -> Response<Body> {
+    let (status, kind) = match error {
+        UpstreamError::Target(_) => (StatusCode::BAD_REQUEST, "bad-request"),
+        UpstreamError::Timeout(..) => (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout"),
+        UpstreamError::Loop(_) => (StatusCode::LOOP_DETECTED, "loop"),
+        _ => (StatusCode::BAD_GATEWAY, "upstream-unreachable"),
+    };
+    problem(status, kind, &format!("directly: {error}"))
+}
+
+pub(crate) fn unreachable(detail: &str) -> Response<Body> {
     problem(StatusCode::BAD_GATEWAY, "edge-unreachable", detail)
 }
 

@@ -1,11 +1,14 @@
 //! Requests as they come from the app.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, Entry};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, header};
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use sidecod_sidecar::Body;
@@ -19,9 +22,10 @@ use tokio::time::Instant;
 
 use crate::app::App;
 use crate::config::Route;
+use crate::expect::Later;
 use crate::fallback::{self, Outcome, Terms};
 use crate::ingress::destination::Destination;
-use crate::{plan, route};
+use crate::{expect, plan, route, upgrade};
 
 /// The route's name in metrics where none took the request.
 const NO_ROUTE: &str = "none";
@@ -36,6 +40,9 @@ pub async fn answer(
     if let Some(refusal) = refusal(&request) {
         return refusal;
     }
+    if let Some(protocol) = sidecod_sidecar::upgrade::wanted(&request) {
+        return upgrade::answer(&app, &destination, request, protocol, in_flight).await;
+    }
     let routes = if destination.through_edge() {
         &app.routes[..]
     } else {
@@ -44,13 +51,24 @@ pub async fn answer(
     let route = route::find(routes, &request);
     let name = route.map_or_else(|| NO_ROUTE.to_owned(), |route| route.name.clone());
     let (parts, body) = request.into_parts();
-    let parts = end_to_end(parts);
+    let mut parts = end_to_end(parts);
+    if let (Entry::Occupied(mut length), Some(bytes)) = (
+        parts.headers.entry(CONTENT_LENGTH),
+        body.size_hint().exact(),
+    ) {
+        // In one form, whatever the app's was.
+        length.insert(bytes.into());
+    }
     let (outcome, answer) = match route.and_then(|route| place(&app, route, &parts, &body)) {
         Some((route, place)) => routed(&app, &destination, route, place, parts, body).await,
         None if body.is_end_stream() && destination.through_edge() => {
             bodiless(&app, &destination, parts).await
         }
-        None => through(&app, &destination, parts, Counted { body }).await,
+        None => {
+            let (body, broken) = Counted::new(body);
+            let body = Later::new(body, expect::waits(&parts));
+            through(&app, &destination, parts, body, broken).await
+        }
     };
     metrics::counter!("sidecod_device_requests_total", "route" => name, "outcome" => outcome.name())
         .increment(1);
@@ -64,11 +82,21 @@ fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
         return Some(problem(StatusCode::METHOD_NOT_ALLOWED, "no-tunnel", detail));
     }
     // RFC 9112, section 3.2.
-    if request.headers().get_all(header::HOST).iter().count() > 1 {
-        let detail = "the request has more than one Host";
-        return Some(problem(StatusCode::BAD_REQUEST, "bad-request", detail));
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let good = hosts.next().is_none_or(|host| is_host(host.as_bytes()));
+    if !good || hosts.next().is_some() {
+        let detail = "the request's Host is no host, or there are several";
+        let mut answer = problem(StatusCode::BAD_REQUEST, "bad-request", detail);
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
+        return Some(answer);
     }
     None
+}
+
+/// Whether `Host` may have this value: none, or a host with or without a port.
+fn is_host(value: &[u8]) -> bool {
+    value.is_empty() || !value.contains(&b'@') && Authority::try_from(value).is_ok()
 }
 
 /// A place in memory for the body of a request that may be coded; none where it has to pass through.
@@ -100,17 +128,20 @@ async fn routed(
     destination: &Destination,
     route: &Route,
     place: OwnedSemaphorePermit,
-    parts: Parts,
+    mut parts: Parts,
     body: Incoming,
 ) -> (Outcome, Response<Body>) {
+    // The listener asks the app to go on when the body is read.
+    parts.headers.remove(header::EXPECT);
     let refused = |status, kind, error: HoldError| {
         (Outcome::Error, problem(status, kind, &error.to_string()))
     };
-    let whole = match hold(Counted { body }, route.max_body, app.body_timeout).await {
+    let (body, broken) = Counted::new(body);
+    let whole = match hold(body, route.max_body, app.body_timeout).await {
         Ok(Held::Whole(whole)) => whole,
         Ok(Held::Over(body)) => {
             plan::count_not_coded(route, "max_body");
-            return through(app, destination, parts, body).await;
+            return through(app, destination, parts, body, broken).await;
         }
         Err(error @ HoldError::Timeout(_)) => {
             return refused(StatusCode::REQUEST_TIMEOUT, "body-timeout", error);
@@ -152,20 +183,27 @@ async fn through<B>(
     destination: &Destination,
     parts: Parts,
     body: B,
+    broken: Broken,
 ) -> (Outcome, Response<Body>)
 where
     B: http_body::Body<Data = Bytes, Error = hyper::Error> + Send + 'static,
 {
     let request = Request::from_parts(parts, streamed(body));
-    fallback::send_streamed(app, destination, request).await
+    let (outcome, answer) = fallback::send_streamed(app, destination, request).await;
+    if outcome == Outcome::Error && broken.load(Ordering::Relaxed) {
+        let detail = "the body broke off, or its framing is wrong";
+        return (
+            outcome,
+            problem(StatusCode::BAD_REQUEST, "body-broken", detail),
+        );
+    }
+    (outcome, answer)
 }
 
 /// The head of a request without what ends here.
-fn end_to_end(mut parts: Parts) -> Parts {
+pub(crate) fn end_to_end(mut parts: Parts) -> Parts {
     remove_hop_by_hop(&mut parts.headers);
     remove_prefixed(&mut parts.headers, PREFIX);
-    // The listener has asked the app to go on by reading the body.
-    parts.headers.remove(header::EXPECT);
     parts.extensions.clear();
     parts
 }
@@ -173,6 +211,21 @@ fn end_to_end(mut parts: Parts) -> Parts {
 /// A body of the app whose bytes are counted.
 struct Counted {
     body: Incoming,
+    broken: Broken,
+}
+
+/// Whether a body broke on its way from the app, which is then to blame.
+type Broken = Arc<AtomicBool>;
+
+impl Counted {
+    fn new(body: Incoming) -> (Self, Broken) {
+        let broken = Broken::default();
+        let counted = Self {
+            body,
+            broken: broken.clone(),
+        };
+        (counted, broken)
+    }
 }
 
 impl http_body::Body for Counted {
@@ -184,10 +237,13 @@ impl http_body::Body for Counted {
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, hyper::Error>>> {
         let frame = std::pin::Pin::new(&mut self.body).poll_frame(context);
-        if let std::task::Poll::Ready(Some(Ok(frame))) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            metrics::counter!("sidecod_device_app_bytes_total").increment(data.len() as u64);
+        match &frame {
+            std::task::Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                metrics::counter!("sidecod_device_app_bytes_total").increment(bytes as u64);
+            }
+            std::task::Poll::Ready(Some(Err(_))) => self.broken.store(true, Ordering::Relaxed),
+            _ => {}
         }
         frame
     }

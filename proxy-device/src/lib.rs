@@ -15,6 +15,7 @@
 pub mod app;
 pub mod config;
 pub mod encode;
+mod expect;
 pub mod fallback;
 pub mod ingress;
 pub mod inspect;
@@ -24,3 +25,4 @@ pub mod plan;
 pub mod redirect;
 pub mod relay;
 pub mod route;
+pub mod upgrade;

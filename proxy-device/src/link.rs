@@ -18,7 +18,7 @@ use metrics::Counter;
 use sidecod_sidecar::Body;
 use sidecod_sidecar::own::{Made, Own};
 use sidecod_sidecar::upstream::BaseUrl;
-use sidecod_wire::header::{HTTP2, PROTOCOL, TOKEN, UPSTREAM};
+use sidecod_wire::header::{HTTP2, NO_HOST, PROTOCOL, TOKEN, UPSTREAM};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
@@ -33,6 +33,8 @@ const PING_AFTER: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Bytes of the headers of an answer.
+const MAX_HEADERS: u32 = 512 << 10;
 /// What the edge may send before it is read.
 const WINDOW: u32 = 2 << 20;
 
@@ -129,12 +131,17 @@ impl Link {
     fn address(&self, destination: &Destination, request: &mut Request<Body>) {
         *request.version_mut() = Version::HTTP_2;
         let host = request.headers_mut().remove(header::HOST);
-        let authority = request
+        let mut authority = request
             .uri()
             .authority()
             .cloned()
-            .or_else(|| Authority::try_from(host?.as_bytes()).ok())
-            .or_else(|| self.edge.authority().parse().ok());
+            .or_else(|| Authority::try_from(host?.as_bytes()).ok());
+        if authority.is_none() {
+            // HTTP/2 wants one; the edge puts the model server's own in its place.
+            authority = self.edge.authority().parse().ok();
+            let yes = HeaderValue::from_static("1");
+            request.headers_mut().insert(NO_HOST, yes);
+        }
         let mut uri = request.uri().clone().into_parts();
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = authority;
@@ -208,6 +215,7 @@ impl Link {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(2 * WINDOW)
+            .max_header_list_size(MAX_HEADERS)
             .handshake(TokioIo::new(Counted::new(stream)))
             .await?;
         tokio::spawn(async move {

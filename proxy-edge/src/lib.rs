@@ -14,5 +14,6 @@ pub mod relay;
 pub mod restore;
 pub mod run;
 pub mod serve;
+pub mod upgrade;
 pub mod upstream;
 pub mod workers;

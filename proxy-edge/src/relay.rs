@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::header::{CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, TE};
-use http::{Response, Version};
+use http::request::Parts;
+use http::{Response, Uri, Version};
 use hyper::body::Incoming;
 use sidecod_sidecar::metrics::Gauged;
 use sidecod_sidecar::{Body, body, hop};
-use sidecod_wire::header::{HTTP2, PREFIX, PROTOCOL};
+use sidecod_wire::header::{HTTP2, NO_HOST, PREFIX, PROTOCOL};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
@@ -45,8 +46,14 @@ pub fn upstream_version(headers: &HeaderMap) -> Version {
     }
 }
 
-/// Makes the headers of a device's request those of one for the model server.
-pub fn to_upstream(headers: &mut HeaderMap) {
+/// Makes the head of a device's request that of one for the model server.
+pub fn to_upstream(parts: &mut Parts) {
+    let headers = &mut parts.headers;
+    if headers.contains_key(NO_HOST) {
+        let mut uri = std::mem::take(&mut parts.uri).into_parts();
+        (uri.scheme, uri.authority) = (None, None);
+        parts.uri = Uri::from_parts(uri).unwrap_or_default();
+    }
     hop::remove_hop_by_hop(headers);
     hop::remove_prefixed(headers, PREFIX);
     join_cookies(headers);
@@ -86,10 +93,16 @@ pub fn to_device(answer: Response<Incoming>, steps: &Steps, in_flight: Gauged) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::Request;
 
     #[test]
     fn the_headers_of_a_request() {
-        let mut headers = HeaderMap::new();
+        let (mut parts, ()) = Request::get("http://edge:7100/a?b")
+            .header(NO_HOST, "1")
+            .body(())
+            .unwrap()
+            .into_parts();
+        let headers = &mut parts.headers;
         for (name, value) in [
             ("te", "trailers"),
             ("cookie", "a=1"),
@@ -100,7 +113,8 @@ mod tests {
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }
-        to_upstream(&mut headers);
+        to_upstream(&mut parts);
+        assert_eq!(parts.uri, "/a?b");
         let mut expected = HeaderMap::new();
         for (name, value) in [
             ("te", "trailers"),
@@ -110,7 +124,7 @@ mod tests {
         ] {
             expected.insert(name, HeaderValue::from_static(value));
         }
-        assert_eq!(headers, expected);
+        assert_eq!(parts.headers, expected);
     }
 
     #[test]

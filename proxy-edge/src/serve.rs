@@ -9,6 +9,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use sidecod_sidecar::metrics::Gauged;
 use sidecod_sidecar::readiness::Readiness;
+use sidecod_sidecar::upgrade::ASK;
 use sidecod_sidecar::{Body, body};
 use sidecod_wire::frame;
 use sidecod_wire::header::{JSON_LENGTH, TOKEN, UPSTREAM};
@@ -18,6 +19,7 @@ use crate::config::Config;
 use crate::fail::Fail;
 use crate::relay::{self, Steps};
 use crate::restore::{Restored, Restorer};
+use crate::upgrade;
 use crate::upstream::{Upstream, Upstreams};
 
 /// The upstream of a request that names none.
@@ -109,6 +111,10 @@ impl Edge {
         request: Request<Incoming>,
         in_flight: Gauged,
     ) -> Result<Response<Body>, Fail> {
+        if let Some(protocol) = request.headers().get(ASK) {
+            let protocol = protocol.clone();
+            return upgrade::answer(upstream, request, protocol, in_flight).await;
+        }
         let mut steps = Steps::default();
         let (mut parts, incoming) = request.into_parts();
         // Held until the model server answers: until then the body is in memory.
@@ -138,7 +144,7 @@ impl Edge {
             body::streamed(incoming)
         };
         parts.version = relay::upstream_version(&parts.headers);
-        relay::to_upstream(&mut parts.headers);
+        relay::to_upstream(&mut parts);
         let begin = Instant::now();
         let request = Request::from_parts(parts, outgoing);
         let answer = upstream.call(request).await?;

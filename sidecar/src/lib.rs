@@ -5,14 +5,18 @@ pub mod admin;
 pub mod body;
 pub mod config;
 pub mod connect;
+pub mod framing;
 pub mod hop;
 pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod own;
+pub mod presence;
 pub mod problem;
 pub mod readiness;
 pub mod shutdown;
+pub mod tunnel;
+pub mod upgrade;
 pub mod upstream;
 
 pub use body::{Body, BoxError};

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,7 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::body::Body;
+use crate::body::{Body, empty};
+use crate::framing;
+use crate::presence::{Presence, Socket};
 use crate::shutdown::Shutdown;
 
 /// Pause after the system refused a connection, which it does when file descriptors run out.
@@ -81,7 +84,8 @@ impl<S> Service for S where
 {
 }
 
-/// Serves HTTP/1.1 and HTTP/1.0 until `shutdown`, then drains.
+/// Serves HTTP/1.1 and HTTP/1.0 until `shutdown`, then drains. Requests are [checked](framing) before
+/// they are read; a service may take the connection over with [`hyper::upgrade`].
 pub async fn http1(
     listener: TcpListener,
     limits: &ServerLimits,
@@ -93,7 +97,10 @@ pub async fn http1(
     let ended = shutdown.clone();
     let serve = move |stream, _, place| {
         let (http, service, shutdown) = (http.clone(), service.clone(), shutdown.clone());
-        async move { http.http1(stream, service, shutdown, place).await }
+        async move {
+            let none = Bytes::new();
+            http.http1(none, stream, service, shutdown, place).await;
+        }
     };
     connections.serve(listener, ended, serve).await;
 }
@@ -120,22 +127,28 @@ pub async fn http2(
 pub struct Http {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
+    max_head: usize,
 }
 
 impl Http {
     /// The builders with these limits.
     #[must_use]
     pub fn new(limits: &ServerLimits) -> Self {
+        let max_head = limits.max_header_bytes as usize;
         let mut http1 = http1::Builder::new();
         http1
             .timer(TokioTimer::new())
+            .auto_date_header(false)
+            .half_close(true)
             .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
-            .max_header_size(limits.max_header_bytes as usize)
-            .max_buf_size((limits.max_header_bytes as usize).max(8 << 10));
+            .max_header_size(max_head)
+            .max_buf_size(max_head.max(8 << 10));
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
-            .max_header_list_size(limits.max_header_bytes)
+            .auto_date_header(false)
+            // HTTP/2 counts a field's overhead too.
+            .max_header_list_size(limits.max_header_bytes.saturating_mul(2))
             .max_concurrent_streams(limits.max_streams)
             // A device resets a stream when its app goes away; many apps may go at once, and the
             // requests of the others must not go with them.
@@ -144,16 +157,28 @@ impl Http {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
-        Self { http1, http2 }
+        Self {
+            http1,
+            http2,
+            max_head,
+        }
     }
 
-    /// Serves one connection of HTTP/1.1 or HTTP/1.0 to its end. Whoever takes it over by an upgrade
-    /// keeps a clone of its place.
-    pub async fn http1<I>(&self, io: I, service: impl Service, mut shutdown: Shutdown, place: Place)
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let connection = self.http1.serve_connection(TokioIo::new(io), service);
+    /// Serves one connection of HTTP/1.1 or HTTP/1.0 to its end; `first` has been read from it
+    /// already. Requests are [checked](framing) before hyper reads them. Whoever takes the connection
+    /// over by an upgrade keeps its place with it.
+    pub async fn http1(
+        &self,
+        first: Bytes,
+        stream: TcpStream,
+        service: impl Service,
+        mut shutdown: Shutdown,
+        place: Place,
+    ) {
+        let (socket, presence) = Socket::new(first, stream);
+        let stream = framing::Stream::new(socket, self.max_head, place.clone());
+        let service = while_present(service, presence);
+        let connection = self.http1.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection.with_upgrades());
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -260,6 +285,23 @@ impl Connections {
             );
         }
     }
+}
+
+/// Gives up a request whose app has gone.
+fn while_present(service: impl Service, presence: Presence) -> impl Service {
+    hyper::service::service_fn(move |request: Request<Incoming>| {
+        let presence = presence.clone();
+        let may_ask = request.version() == Version::HTTP_11;
+        let answer = service.call(request);
+        async move {
+            tokio::select! {
+                biased;
+                answer = answer => answer,
+                // Nobody reads this.
+                () = presence.gone(may_ask) => Ok(Response::new(empty())),
+            }
+        }
+    })
 }
 
 /// A service out of an asynchronous function.

@@ -9,6 +9,8 @@ pub const PREFIX: &str = "sidecod-";
 pub const UPSTREAM: &str = "sidecod-upstream";
 /// Request: the token that admits the device to the edge.
 pub const TOKEN: &str = "sidecod-token";
+/// Request: the app named no host, so that the upstream's own is to stand in `Host`.
+pub const NO_HOST: &str = "sidecod-no-host";
 /// Answer: the kind of a sidecar's own error, so that it is never taken for one of the model.
 pub const ERROR: &str = "sidecod-error";
 /// Request: the protocol that the model server is to be called in, [`HTTP2`]; without it HTTP/1.1.

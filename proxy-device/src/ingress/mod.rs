@@ -17,6 +17,7 @@ pub mod tunnel;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Response, StatusCode};
 use sidecod_sidecar::Body;
 use sidecod_sidecar::listen::{Connections, Http, Place};
@@ -79,11 +80,17 @@ impl Ingress {
         match way {
             Way::Reverse => {
                 let service = reverse::service(self.app);
-                self.http.http1(stream, service, self.shutdown, place).await;
+                let none = Bytes::new();
+                self.http
+                    .http1(none, stream, service, self.shutdown, place)
+                    .await;
             }
             Way::Forward => {
                 let service = forward::service(self.app, place.clone());
-                self.http.http1(stream, service, self.shutdown, place).await;
+                let none = Bytes::new();
+                self.http
+                    .http1(none, stream, service, self.shutdown, place)
+                    .await;
             }
             Way::Transparent => transparent::serve(self, stream, peer, place).await,
         }

@@ -89,22 +89,22 @@ pub async fn serve_to(
         Ok(protocol) => protocol,
         Err(error) => return tracing::debug!(%error, "a connection broke before it was known"),
     };
-    let stream = replay(buffer, stream);
+    let first = buffer.freeze();
     let destination = destination.filter(|_| !looped());
     match (protocol, destination) {
         (Protocol::Other, Some(_)) => {
             if let Some(server) = open(&app, original).await {
-                run(&app, stream, server, "protocol").await;
+                run(&app, replay(first, stream), server, "protocol").await;
             }
         }
         (Protocol::Other, None) => count_loop(Way::Transparent),
-        (_, None) => http(ingress, protocol, stream, refusals(original), place).await,
+        (_, None) => http(ingress, protocol, first, stream, refusals(original), place).await,
         (_, Some(mut destination)) => {
             if protocol == Protocol::Http2 {
                 destination.version = Version::HTTP_2;
             }
             let service = service(app, destination, original);
-            http(ingress, protocol, stream, service, place).await;
+            http(ingress, protocol, first, stream, service, place).await;
         }
     }
 }
@@ -180,28 +180,25 @@ where
 }
 
 /// A stream whose first bytes have been read already.
-fn replay(
-    first: BytesMut,
-    stream: TcpStream,
-) -> impl AsyncRead + AsyncWrite + Unpin + Send + 'static {
+fn replay(first: Bytes, stream: TcpStream) -> impl AsyncRead + AsyncWrite + Unpin + Send + 'static {
     let (read, write) = stream.into_split();
-    tokio::io::join(Cursor::new(first.freeze()).chain(read), write)
+    tokio::io::join(Cursor::new(first).chain(read), write)
 }
 
-async fn http<S>(
+async fn http(
     ingress: Ingress,
     protocol: Protocol,
-    stream: S,
+    first: Bytes,
+    stream: TcpStream,
     service: impl Service,
     place: Place,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) {
     let Ingress { http, shutdown, .. } = ingress;
     if protocol == Protocol::Http2 {
-        http.http2(stream, service, shutdown, place).await;
+        http.http2(replay(first, stream), service, shutdown, place)
+            .await;
     } else {
-        http.http1(stream, service, shutdown, place).await;
+        http.http1(first, stream, service, shutdown, place).await;
     }
 }
 
