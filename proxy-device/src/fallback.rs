@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::app::App;
 use crate::encode::Coded;
+use crate::ingress::count_loop;
 use crate::ingress::destination::Destination;
 use crate::link::LinkError;
 use crate::relay;
@@ -256,6 +257,9 @@ async fn direct(
     match direct.send(request, limit).await {
         Ok(answer) => Attempt::Answer(Outcome::FallbackDirect, relay::from_upstream(answer)),
         Err(error) => {
+            if matches!(error, UpstreamError::Loop(_)) {
+                count_loop();
+            }
             let (status, kind) = match error {
                 UpstreamError::Target(_) => (StatusCode::BAD_REQUEST, "bad-request"),
                 UpstreamError::Timeout(..) => (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout"),
