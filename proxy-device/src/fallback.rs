@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::app::App;
 use crate::encode::Coded;
+use crate::ingress::count_loop;
 use crate::ingress::destination::Destination;
 use crate::link::LinkError;
 use crate::relay;
@@ -264,7 +265,10 @@ pub(crate) fn direct_problem(error: &UpstreamError) -> Response<Body> {
     let (status, kind) = match error {
         UpstreamError::Target(_) => (StatusCode::BAD_REQUEST, "bad-request"),
         UpstreamError::Timeout(..) => (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout"),
-        UpstreamError::Loop(_) => (StatusCode::LOOP_DETECTED, "loop"),
+        UpstreamError::Loop(_) => {
+            count_loop();
+            (StatusCode::LOOP_DETECTED, "loop")
+        }
         _ => (StatusCode::BAD_GATEWAY, "upstream-unreachable"),
     };
     problem(status, kind, &format!("directly: {error}"))

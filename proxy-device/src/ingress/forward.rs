@@ -77,7 +77,7 @@ async fn connect(app: &Arc<App>, place: Place, request: Request<Incoming>) -> Re
     let server = match open(app, &target).await {
         Ok(server) => server,
         Err(error @ TunnelError::Loop(_)) => {
-            return refuse_loop(Way::Forward, &error.to_string());
+            return refuse_loop(&error.to_string());
         }
         Err(error @ TunnelError::Timeout(..)) => {
             let detail = error.to_string();

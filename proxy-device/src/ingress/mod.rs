@@ -98,11 +98,12 @@ impl Ingress {
 }
 
 /// Refuses a request that would come back to this sidecar.
-fn refuse_loop(way: Way, detail: &str) -> Response<Body> {
-    count_loop(way);
+fn refuse_loop(detail: &str) -> Response<Body> {
+    count_loop();
     problem(StatusCode::LOOP_DETECTED, "loop", detail)
 }
 
-fn count_loop(way: Way) {
-    metrics::counter!("sidecod_device_loops_total", "way" => way.name()).increment(1);
+/// Counts a request or a connection that was refused because it would come back to this sidecar.
+pub(crate) fn count_loop() {
+    metrics::counter!("sidecod_device_loops_total").increment(1);
 }

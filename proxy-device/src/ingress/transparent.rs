@@ -68,7 +68,7 @@ pub async fn serve_to(
     let detected = timeout(app.ways.detect_timeout, detect(&mut stream, &mut buffer)).await;
     let protocol = match detected {
         Ok(detected) => detected,
-        Err(_) if looped() => return count_loop(Way::Transparent),
+        Err(_) if looped() => return count_loop(),
         Err(_) if buffer.is_empty() => {
             let mut shutdown = ingress.shutdown.clone();
             let first = tokio::select! {
@@ -97,7 +97,7 @@ pub async fn serve_to(
                 run(&app, replay(first, stream), server, "protocol").await;
             }
         }
-        (Protocol::Other, None) => count_loop(Way::Transparent),
+        (Protocol::Other, None) => count_loop(),
         (_, None) => http(ingress, protocol, first, stream, refusals(original), place).await,
         (_, Some(mut destination)) => {
             if protocol == Protocol::Http2 {
@@ -159,7 +159,7 @@ async fn elsewhere(app: &App, stream: TcpStream, original: SocketAddr) {
 async fn open(app: &App, original: SocketAddr) -> Option<Made> {
     match tunnel::open_at(&app.own, original, app.ways.connect_timeout).await {
         Ok(server) => return Some(server),
-        Err(TunnelError::Loop(_)) => count_loop(Way::Transparent),
+        Err(TunnelError::Loop(_)) => count_loop(),
         Err(error) => tracing::debug!(%error, "no tunnel"),
     }
     None
@@ -223,7 +223,7 @@ fn refusals(original: SocketAddr) -> impl Service {
             "a connection to {original} would come back to this sidecar: either it was not \
              redirected, or the sidecar's own traffic is"
         );
-        let mut answer = refuse_loop(Way::Transparent, &detail);
+        let mut answer = refuse_loop(&detail);
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(header::CONNECTION, close);
         answer
