@@ -28,11 +28,11 @@ const DELIBERATE: [(&str, &str); 10] = [
     ("version", "a sidecar speaks HTTP/1.1 to the server, and to the app at most the app's version"),
     ("absolute target", "the target's authority becomes the Host (RFC 9112, 3.2.2)"),
     ("Host of HTTP/1.0", "a request without one gets the server's own: HTTP/1.1 wants it"),
-    ("length", "a body has one Content-Length without leading zeros, or chunks"),
+    ("length", "a body has one Content-Length without leading zeros, or chunks; none may stand for an empty one in chunks"),
     ("reason", "HTTP/2 has none; the app gets the standard one"),
     ("interim answers", "103 and its like are not passed on; 100 is"),
     ("end by closing", "an answer that only its connection's end ends crosses in chunks; the app's connection is kept"),
-    ("trailers", "they are passed on where Trailer announces them and, in answers, TE asks for them (RFC 9110, 6.5.1)"),
+    ("trailers", "they are passed on where Trailer announces them and, in answers, TE asks for them (RFC 9110, 6.5.1); HEAD has no Trailer"),
     ("targets", "bytes that no URI may have are refused with 400"),
 ];
 
@@ -71,9 +71,13 @@ fn end_to_end(message: &Message, notes: &mut Notes) -> BTreeMap<String, Vec<Vec<
 fn same_fields(direct: &Message, through: &Message, case: &Case, notes: &mut Notes) -> Result<(), String> {
     let (mut a, mut b) = (end_to_end(direct, notes), end_to_end(through, &mut Notes::default()));
     let line = case.text();
+    if line.starts_with("HEAD") && a.contains_key("trailer") && !b.contains_key("trailer") {
+        notes.note("trailers");
+        a.remove("trailer");
+    }
     if line.contains(" http://") {
         let host = line.split("//").nth(1).unwrap_or_default().split([' ', '/']).next().unwrap_or_default();
-        a.insert("host".into(), vec![host.as_bytes().to_vec()]);
+        a.entry("host".into()).and_modify(|hosts| *hosts = vec![host.as_bytes().to_vec()]);
     } else if !a.contains_key("host") && b.contains_key("host") {
         notes.note("Host of HTTP/1.0");
         b.remove("host");
@@ -125,7 +129,10 @@ fn same_request(direct: &Message, through: &Message, case: &Case, notes: &mut No
         notes.note("length");
     }
     let chunked = |message: &Message| message.get("transfer-encoding").is_some();
-    if length(direct) != length(through) || chunked(direct) != chunked(through) {
+    let none = direct.body.is_empty() && through.body.is_empty();
+    if none && direct.trailers.is_empty() && chunked(direct) && !chunked(through) {
+        notes.note("length");
+    } else if length(direct) != length(through) || chunked(direct) != chunked(through) {
         return Err(format!("framing\n  direct  {:?}\n  through {:?}", direct.fields, through.fields));
     }
     if direct.body != through.body || direct.whole != through.whole {
@@ -190,14 +197,14 @@ async fn what_crosses_is_what_was_sent() {
     let (mut equal, mut failures) = (0, Vec::new());
     let cases = cases::all();
     for case in &cases {
-        let next = format!("GET /next HTTP/1.1\r\nHost: a\r\nX-Case: next\r\n\r\n");
-        let ask = async |to| client::exchange(to, &case.head, &case.body, next.as_bytes()).await;
+        let next = b"GET /next HTTP/1.1\r\nHost: a\r\nX-Case: next\r\n\r\n";
+        let ask = async |to| client::exchange(to, &case.head, &case.body, next).await;
         let direct = ask(server).await;
         let expected = seen.take(&case.id);
         let through = ask(pair.address()).await;
         let got = seen.take(&case.id);
         let uri = through.answer.as_ref().is_some_and(|answer| answer.status() == 400);
-        if uri && got.is_empty() && case.text().contains(" /answers") == false && odd_target(case) {
+        if uri && got.is_empty() && odd_target(case) {
             notes.note("targets");
             equal += 1;
             continue;
