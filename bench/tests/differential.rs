@@ -42,7 +42,7 @@ const DELIBERATE: [(&str, &str); 10] = [
     ),
     (
         "length",
-        "a body has one Content-Length without leading zeros, or chunks",
+        "a body has one Content-Length without leading zeros, or chunks; none may stand for an empty one in chunks",
     ),
     ("reason", "HTTP/2 has none; the app gets the standard one"),
     (
@@ -55,7 +55,7 @@ const DELIBERATE: [(&str, &str); 10] = [
     ),
     (
         "trailers",
-        "they are passed on where Trailer announces them and, in answers, TE asks for them (RFC 9110, 6.5.1)",
+        "they are passed on where Trailer announces them and, in answers, TE asks for them (RFC 9110, 6.5.1); HEAD has no Trailer",
     ),
     ("targets", "bytes that no URI may have are refused with 400"),
 ];
@@ -117,6 +117,10 @@ fn same_fields(
         end_to_end(through, &mut Notes::default()),
     );
     let line = case.text();
+    if line.starts_with("HEAD") && a.contains_key("trailer") && !b.contains_key("trailer") {
+        notes.note("trailers");
+        a.remove("trailer");
+    }
     if line.contains(" http://") {
         let host = line
             .split("//")
@@ -125,7 +129,8 @@ fn same_fields(
             .split([' ', '/'])
             .next()
             .unwrap_or_default();
-        a.insert("host".into(), vec![host.as_bytes().to_vec()]);
+        a.entry("host".into())
+            .and_modify(|hosts| *hosts = vec![host.as_bytes().to_vec()]);
     } else if !a.contains_key("host") && b.contains_key("host") {
         notes.note("Host of HTTP/1.0");
         b.remove("host");
@@ -197,7 +202,10 @@ fn same_request(
         notes.note("length");
     }
     let chunked = |message: &Message| message.get("transfer-encoding").is_some();
-    if length(direct) != length(through) || chunked(direct) != chunked(through) {
+    let none = direct.body.is_empty() && through.body.is_empty();
+    if none && direct.trailers.is_empty() && chunked(direct) && !chunked(through) {
+        notes.note("length");
+    } else if length(direct) != length(through) || chunked(direct) != chunked(through) {
         return Err(format!(
             "framing\n  direct  {:?}\n  through {:?}",
             direct.fields, through.fields
@@ -282,8 +290,8 @@ async fn what_crosses_is_what_was_sent() {
     let (mut equal, mut failures) = (0, Vec::new());
     let cases = cases::all();
     for case in &cases {
-        let next = format!("GET /next HTTP/1.1\r\nHost: a\r\nX-Case: next\r\n\r\n");
-        let ask = async |to| client::exchange(to, &case.head, &case.body, next.as_bytes()).await;
+        let next = b"GET /next HTTP/1.1\r\nHost: a\r\nX-Case: next\r\n\r\n";
+        let ask = async |to| client::exchange(to, &case.head, &case.body, next).await;
         let direct = ask(server).await;
         let expected = seen.take(&case.id);
         let through = ask(pair.address()).await;
@@ -292,7 +300,7 @@ async fn what_crosses_is_what_was_sent() {
             .answer
             .as_ref()
             .is_some_and(|answer| answer.status() == 400);
-        if uri && got.is_empty() && case.text().contains(" /answers") == false && odd_target(case) {
+        if uri && got.is_empty() && odd_target(case) {
             notes.note("targets");
             equal += 1;
             continue;

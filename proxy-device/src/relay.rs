@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Response, Version};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use sidecod_sidecar::Body;
-use sidecod_sidecar::body::streamed;
+use sidecod_sidecar::body::{silent, streamed};
 use sidecod_sidecar::hop::{remove_hop_by_hop, remove_prefixed};
 use sidecod_wire::header::{ERROR, PREFIX};
 
@@ -45,6 +45,9 @@ pub fn from_upstream(mut answer: Response<Incoming>) -> Response<Body> {
     *answer.version_mut() = Version::HTTP_11;
     remove_hop_by_hop(answer.headers_mut());
     remove_prefixed(answer.headers_mut(), PREFIX);
+    if answer.status() == StatusCode::NOT_MODIFIED {
+        return answer.map(|_| silent());
+    }
     answer.map(streamed)
 }
 

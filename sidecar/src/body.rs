@@ -21,6 +21,41 @@ pub fn empty() -> Body {
     Empty::new().map_err(|error| match error {}).boxed_unsync()
 }
 
+/// No body: also no length of none, which [`empty`] announces where the method may have a body.
+#[must_use]
+pub fn none() -> Body {
+    Silent(None).boxed_unsync()
+}
+
+/// No body after a head that tells of the length of one, as in an answer 304.
+#[must_use]
+pub fn silent() -> Body {
+    Silent(Some(0)).boxed_unsync()
+}
+
+struct Silent(Option<u64>);
+
+impl http_body::Body for Silent {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // hyper drops the length of a body that has ended.
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
 /// A body that is there as a whole.
 #[must_use]
 pub fn full(bytes: impl Into<Bytes>) -> Body {
@@ -94,6 +129,9 @@ impl Whole {
     /// The same as a body, to be sent as often as needed.
     #[must_use]
     pub fn body(&self) -> Body {
+        if self.bytes.is_empty() && self.trailers.is_none() {
+            return none();
+        }
         let rest = Empty::<Bytes>::new();
         streamed(Prefixed {
             prefix: self.bytes.clone(),

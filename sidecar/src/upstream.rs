@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::uri::Authority;
 use http::{HeaderValue, Request, Response, Uri, Version, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -185,6 +186,14 @@ impl Upstream {
             request.headers_mut().insert(header::HOST, host);
         }
         *request.version_mut() = Version::HTTP_11;
+        let body = request.body();
+        if !body.is_end_stream() && body.size_hint().exact().is_none() {
+            // Said by name, because hyper drops such a body of a GET.
+            let chunked = HeaderValue::from_static("chunked");
+            request
+                .headers_mut()
+                .insert(header::TRANSFER_ENCODING, chunked);
+        }
         *request.uri_mut() = self
             .base
             .join(request.uri())

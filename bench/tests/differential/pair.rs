@@ -21,17 +21,17 @@ impl Pair {
             for set in sets {
                 arguments.extend(["--set".to_owned(), set.clone()]);
             }
-            for key in ["listen", "admin"] {
-                arguments.extend(["--set".to_owned(), format!("{key}=\"127.0.0.1:0\"")]);
-            }
+            arguments.extend(["--set".to_owned(), "admin=\"127.0.0.1:0\"".to_owned()]);
             arguments
         };
-        let sets = [format!(
-            "upstream=[{{name='default', url='http://{server}'}}]"
-        )];
+        let sets = [
+            "listen=\"127.0.0.1:0\"".to_owned(),
+            format!("upstream=[{{name='default', url='http://{server}'}}]"),
+        ];
         let edge =
             Program::start("proxy-edge", &arguments("proxy-edge.toml", &sets)).expect("an edge");
         let sets = [
+            "listen.reverse=[\"127.0.0.1:0\"]".to_owned(),
             format!("direct='http://{server}'"),
             format!("edge.url='http://{}'", edge.address("data")),
         ];
@@ -56,6 +56,6 @@ impl Pair {
 
     /// Where apps connect.
     pub fn address(&self) -> SocketAddr {
-        self.device.address("data").parse().expect("an address")
+        self.device.address("reverse").parse().expect("an address")
     }
 }

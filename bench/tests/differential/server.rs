@@ -80,11 +80,13 @@ async fn serve(mut stream: BufReader<TcpStream>, seen: Seen) {
         match &kind[..] {
             "pieces" => {
                 write(&mut stream, b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n").await;
-                for _ in 0..3 {
+                for _ in 0..3 * u8::from(request.start[0] != "HEAD") {
                     write(&mut stream, b"9\r\ndata: 1\n\n\r\n").await;
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                write(&mut stream, b"0\r\n\r\n").await;
+                if request.start[0] != "HEAD" {
+                    write(&mut stream, b"0\r\n\r\n").await;
+                }
             }
             "broken" => {
                 write(
