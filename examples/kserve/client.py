@@ -1,6 +1,8 @@
 """Classifies a photo with NVIDIA's Triton client.
 
-Usage: client.py [--type FP32|FP16|UINT8|BYTES] URL PHOTO
+Usage: client.py [--type FP32|FP16|UINT8|BYTES] [--compress gzip|deflate] URL PHOTO
+
+BYTES (the file itself) and --compress are for Triton; kserve takes neither over HTTP.
 """
 
 import argparse
@@ -9,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tritonclient.http import InferenceServerClient, InferInput
 
-MODELS = {"FP32": "tensor", "FP16": "tensor", "UINT8": "pixels", "BYTES": "file"}
+MODELS = {"FP32": "fp32", "FP16": "fp16", "UINT8": "uint8", "BYTES": "file"}
 
 
 def pixels(path):
@@ -34,6 +36,7 @@ def array(path, kind):
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--type", choices=MODELS, default="FP32")
+parser.add_argument("--compress", choices=["gzip", "deflate"])
 parser.add_argument("url", help="http://host:port")
 parser.add_argument("photo")
 options = parser.parse_args()
@@ -42,6 +45,7 @@ data = array(options.photo, options.type)
 picture = InferInput("picture", list(data.shape), options.type)
 picture.set_data_from_numpy(data, binary_data=True)
 client = InferenceServerClient(options.url.removeprefix("http://").rstrip("/"), network_timeout=120)
-answer = client.infer(MODELS[options.type], [picture])
+model = MODELS[options.type]
+answer = client.infer(model, [picture], request_compression_algorithm=options.compress)
 for name, probability in zip(answer.as_numpy("classes")[0], answer.as_numpy("probabilities")[0]):
-    print(f"{probability:.3f} {name}")
+    print(f"{probability:.3f} {name if isinstance(name, str) else name.decode()}")

@@ -1,7 +1,7 @@
 """An image classifier behind the Open Inference Protocol and TF Serving's, with kserve.
 
-Three models, one for each way in which clients send a picture: as a normalised tensor (FP32 or FP16,
-NCHW), as pixels (UINT8, NHWC), and as a file (BYTES, or base64 in the v1 protocol).
+One model for each way in which clients send a picture: as a normalised tensor (FP32 and FP16, NCHW), as
+pixels (UINT8, NHWC), and as a file (base64, in the v1 protocol).
 """
 
 import base64
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
+from kserve import InferOutput, InferResponse, Model, ModelServer
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent.parent / "model-server/model"
@@ -49,8 +49,6 @@ class Classifier(Model):
         return [LABELS[index] for index in order], (powers / powers.sum())[order]
 
     def predict(self, payload, headers=None, response_headers=None):
-        if not isinstance(payload, InferRequest):
-            return {"predictions": [self.v1(instance) for instance in payload["instances"]]}
         names, probabilities = self.best(self.tensor(payload.inputs[0].as_numpy()))
         classes = InferOutput("classes", [1, 5], "BYTES")
         classes.set_data_from_numpy(np.array([names], dtype=object), binary_data=False)
@@ -70,13 +68,14 @@ class Pixels(Classifier):
 
 
 class File(Classifier):
-    def tensor(self, array):
-        return normalise(middle(array.ravel()[0]))
+    def predict(self, payload, headers=None, response_headers=None):
+        return {"predictions": [self.one(instance) for instance in payload["instances"]]}
 
-    def v1(self, instance):
+    def one(self, instance):
         names, probabilities = self.best(normalise(middle(base64.b64decode(instance["b64"]))))
         return {"classes": names, "probabilities": probabilities.tolist()}
 
 
 if __name__ == "__main__":
-    ModelServer(enable_grpc=False).start([Tensor("tensor"), Pixels("pixels"), File("file")])
+    models = [Tensor("fp32"), Tensor("fp16"), Pixels("uint8"), File("file")]
+    ModelServer(enable_grpc=False).start(models)

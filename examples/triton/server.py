@@ -1,6 +1,6 @@
 """An image classifier behind NVIDIA's Triton Inference Server, started from Python with PyTriton.
 
-Three models, one for each way in which clients send a picture: as a normalised tensor (FP32, NCHW), as
+One model for each way in which clients send a picture: as a normalised tensor (FP32 and FP16, NCHW), as
 pixels (UINT8, NHWC), and as a file (BYTES).
 """
 
@@ -20,22 +20,19 @@ LABELS = np.array((FOLDER / "labels.txt").read_text().splitlines(), dtype=object
 SESSION = onnxruntime.InferenceSession(FOLDER / "efficientnet-lite0.onnx")
 
 
-def classify(tensor):
+def best(tensor):
     """The five most probable classes, for each picture of 3 x 224 x 224, (pixel - 127) / 128."""
     logits = np.concatenate([SESSION.run(None, {"x": one[None]})[0] for one in tensor.astype(np.float32)])
     powers = np.exp(logits - logits.max(1, keepdims=True))
-    best = np.argsort(-powers)[:, :5]
-    probabilities = np.take_along_axis(powers / powers.sum(1, keepdims=True), best, 1)
-    names = np.array([[name.encode() for name in row] for row in LABELS[best]], dtype=object)
+    order = np.argsort(-powers)[:, :5]
+    probabilities = np.take_along_axis(powers / powers.sum(1, keepdims=True), order, 1)
+    names = np.array([[name.encode() for name in row] for row in LABELS[order]], dtype=object)
     return {"classes": names, "probabilities": probabilities.astype(np.float32)}
 
 
-def classify_pixels(pixels):
-    return classify((pixels.astype(np.float32).transpose(0, 3, 1, 2) - 127) / 128)
-
-
-def classify_file(file):
-    return classify_pixels(np.stack([middle(one) for one in file[:, 0]]))
+def normalise(pixels):
+    """Pixels, NHWC, as the network takes them."""
+    return (pixels.astype(np.float32).transpose(0, 3, 1, 2) - 127) / 128
 
 
 def middle(file):
@@ -47,11 +44,26 @@ def middle(file):
     return np.asarray(photo.crop((left, top, left + 224, top + 224)))
 
 
+@batch
+def classify_tensors(picture):
+    return best(picture)
+
+
+@batch
+def classify_pixels(picture):
+    return best(normalise(picture))
+
+
+@batch
+def classify_files(picture):
+    return best(normalise(np.stack([middle(file) for file in picture[:, 0]])))
+
+
 MODELS = [
-    ("tensor", lambda picture: classify(picture), np.float32, (3, 224, 224)),
-    ("half", lambda picture: classify(picture), np.float16, (3, 224, 224)),
-    ("pixels", lambda picture: classify_pixels(picture), np.uint8, (224, 224, 3)),
-    ("file", lambda picture: classify_file(picture), bytes, (1,)),
+    ("fp32", classify_tensors, np.float32, (3, 224, 224)),
+    ("fp16", classify_tensors, np.float16, (3, 224, 224)),
+    ("uint8", classify_pixels, np.uint8, (224, 224, 3)),
+    ("file", classify_files, bytes, (1,)),
 ]
 
 if __name__ == "__main__":
@@ -63,7 +75,7 @@ if __name__ == "__main__":
         for name, infer, kind, shape in MODELS:
             triton.bind(
                 model_name=name,
-                infer_func=batch(infer),
+                infer_func=infer,
                 inputs=[Tensor(name="picture", dtype=kind, shape=shape)],
                 outputs=[
                     Tensor(name="classes", dtype=bytes, shape=(5,)),

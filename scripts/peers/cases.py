@@ -1,0 +1,118 @@
+"""The peers: which real server, which real client, which requests."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PHOTOS = ("polar-bear.jpg", "goldfish.jpg", "komodo-dragon-1080p.jpg")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One way in which a client sends a photo."""
+
+    preset: str
+    what: str
+    client: tuple
+    cut_out: str
+    photos: tuple = PHOTOS
+    by: str = ""  # the client, where it is not the peer's
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A model server and what its clients send. `{port}` and `{bin}` are filled in."""
+
+    folder: str
+    server: str
+    client: str
+    command: tuple
+    health: str
+    requests: tuple
+    environment: dict = field(default_factory=dict)
+    ports: int = 1
+    is_text: bool = False
+
+    def start(self, bin_folder, port):
+        """The command and the environment that start the server on a port (and those after it)."""
+        fill = {"bin": bin_folder, "port": port, "second": port + 1, "third": port + 2}
+        command = [word.format(**fill) for word in self.command]
+        return command, {name: value.format(**fill) for name, value in self.environment.items()}
+
+
+TRITON_CLIENT = "tritonclient 2.73.0"
+REQUESTS = "requests 2.34.2"
+
+
+def tensor(kind, *options):
+    return ("kserve/client.py", "--type", kind, *options)
+
+
+PEERS = (
+    Peer(
+        folder="kserve",
+        server="kserve 0.21.0",
+        client=TRITON_CLIENT,
+        command=("{bin}/python", "examples/kserve/server.py", "--http_port", "{port}"),
+        health="/v2/health/ready",
+        requests=(
+            Request("oip", "FP32 tensor, binary", tensor("FP32"), "the tensor"),
+            Request("oip", "FP16 tensor, binary", tensor("FP16"), "the tensor"),
+            Request("oip", "UINT8 tensor, binary", tensor("UINT8"), "the tensor"),
+            Request("tf-serving", "JPEG as base64 in JSON (v1)", ("kserve/client_v1.py",), "the base64 text", by=REQUESTS),
+        ),
+    ),
+    Peer(
+        folder="triton",
+        server="Triton 2.51.0 (nvidia-pytriton 0.7.0)",
+        client=TRITON_CLIENT,
+        command=("{bin}/python", "examples/triton/server.py", "--port", "{port}"),
+        health="/v2/health/ready",
+        ports=3,
+        requests=(
+            Request("oip", "JPEG in a BYTES tensor, binary", tensor("BYTES"), "the file in its tensor"),
+            Request("oip", "FP32 tensor, binary", tensor("FP32"), "the tensor"),
+            Request("oip", "FP32 tensor, binary, gzip", tensor("FP32", "--compress", "gzip"), "the tensor"),
+            Request("oip", "UINT8 tensor, binary, deflate", tensor("UINT8", "--compress", "deflate"), "the tensor"),
+        ),
+    ),
+    Peer(
+        folder="mlserver",
+        server="mlserver 1.7.1",
+        client=f"mlserver 1.7.1's types, {REQUESTS}",
+        command=("{bin}/mlserver", "start", "examples/mlserver"),
+        environment={
+            "MLSERVER_HTTP_PORT": "{port}",
+            "MLSERVER_GRPC_PORT": "{second}",
+            "MLSERVER_METRICS_PORT": "{third}",
+        },
+        health="/v2/health/ready",
+        ports=3,
+        requests=(
+            Request("oip", "FP32 tensor as numbers in JSON", ("mlserver/client.py",), "the numbers"),
+            Request("oip", "the same, nested lists", ("mlserver/client.py", "--nested"), "the numbers"),
+        ),
+    ),
+    Peer(
+        folder="litserve",
+        server="litserve 0.2.19",
+        client=REQUESTS,
+        command=("{bin}/python", "examples/litserve/server.py", "--port", "{port}"),
+        health="/health",
+        requests=(Request("auto", "JPEG in a form", ("litserve/client.py",), "the part's content"),),
+    ),
+    Peer(
+        folder="rapidocr",
+        server="rapidocr-api 0.2.0",
+        client=REQUESTS,
+        command=("{bin}/rapidocr_api", "-ip", "127.0.0.1", "-p", "{port}"),
+        health="/",
+        is_text=True,
+        requests=(
+            Request("auto", "JPEG in a form", ("rapidocr/client.py",), "the part's content", ("../rapidocr/label.jpg",)),
+        ),
+    ),
+)
+
+
+def photo_path(root, name):
+    return (Path(root) / "examples/photos" / name).resolve()

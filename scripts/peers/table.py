@@ -1,0 +1,44 @@
+"""The results as tables: for the terminal, and for docs/protocols.md."""
+
+import os
+import platform
+import time
+from itertools import groupby
+
+
+def rows(results):
+    """One row a request: its first photo's bytes, and how many photos were answered alike."""
+    for (peer, request), group in groupby(results, lambda result: (result.peer, result.request)):
+        group = list(group)
+        yield peer, request, group[0], f"{sum(one.good for one in group)} of {len(group)}"
+
+
+def plain(results):
+    lines = [("server", "request", "photo", "body", "on the link", "", "same answer")]
+    for peer, request, first, good in rows(results):
+        share = f"{100 * first.sent / max(first.body, 1):.1f} %"
+        photo = first.photo.rpartition("/")[2]
+        lines.append((peer.folder, request.what, photo, str(first.body), str(first.sent), share, good))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    numbers = (3, 4, 5)
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in numbers else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def markdown(results):
+    lines = [
+        f"{time.strftime('%-d %B %Y')}, {os.cpu_count()} cores, {platform.machine()}.",
+        "",
+        "| preset | request | what is cut out | bytes of the body | bytes on the link | share | same answer | client | server |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for peer, request, first, good in rows(results):
+        share = f"{100 * first.sent / max(first.body, 1):.1f} %"
+        cells = (request.preset, request.what, request.cut_out, first.body, first.sent, share, good)
+        lines.append("| " + " | ".join(map(str, (*cells, request.by or peer.client, peer.server))) + " |")
+    return "\n".join(lines) + "\n"
