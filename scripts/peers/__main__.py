@@ -81,6 +81,8 @@ def run(peer, folder, binaries):
         with Program(peer.server, command, f"{logs}/server", environment) as server:
             server.answers(f"http://127.0.0.1:{port}{peer.health}")
             with sidecars(peer, f"http://127.0.0.1:{port}", binaries, logs) as device:
+                # Opens the connection of the link, whose cost belongs to no request; and crosses as it is.
+                device.device.answers(device.url() + peer.health)
                 print(f"peers: {peer.server} is up after {time.monotonic() - started:.0f} s", flush=True)
                 results = list(ask_all(peer, folder, f"http://127.0.0.1:{port}", device))
                 for result in results:

@@ -41,6 +41,7 @@ class Peer:
 
 TRITON_CLIENT = "tritonclient 2.73.0"
 REQUESTS = "requests 2.34.2"
+BASE64 = "the base64 text"
 
 
 def tensor(kind, *options):
@@ -58,7 +59,7 @@ PEERS = (
             Request("oip", "FP32 tensor, binary", tensor("FP32"), "the tensor"),
             Request("oip", "FP16 tensor, binary", tensor("FP16"), "the tensor"),
             Request("oip", "UINT8 tensor, binary", tensor("UINT8"), "the tensor"),
-            Request("tf-serving", "JPEG as base64 in JSON (v1)", ("kserve/client_v1.py",), "the base64 text", by=REQUESTS),
+            Request("tf-serving", "JPEG as base64 in JSON (v1)", ("kserve/client_v1.py",), BASE64, by=REQUESTS),
         ),
     ),
     Peer(
@@ -66,7 +67,7 @@ PEERS = (
         server="Triton 2.51.0 (nvidia-pytriton 0.7.0)",
         client=TRITON_CLIENT,
         command=("{bin}/python", "examples/triton/server.py", "--port", "{port}"),
-        health="/v2/health/ready",
+        health="/v2/models/file/ready",  # the last to load
         ports=3,
         requests=(
             Request("oip", "JPEG in a BYTES tensor, binary", tensor("BYTES"), "the file in its tensor"),
@@ -98,7 +99,19 @@ PEERS = (
         client=REQUESTS,
         command=("{bin}/python", "examples/litserve/server.py", "--port", "{port}"),
         health="/health",
-        requests=(Request("auto", "JPEG in a form", ("litserve/client.py",), "the part's content"),),
+        requests=(
+            Request("auto", "JPEG in a form", ("litserve/client.py",), "the part's content"),
+            Request("openai", "data: URI in a chat", ("litserve/client_openai.py",), BASE64, by="openai 3.54.0"),
+            Request("ollama", "base64 in a chat", ("litserve/client_ollama.py",), BASE64, by="ollama 0.6.3"),
+            Request(
+                "hugging-face",
+                "base64 in JSON",
+                ("litserve/client_huggingface.py",),
+                BASE64,
+                by="huggingface_hub 2.4.0",
+            ),
+            Request("roboflow", "base64 in JSON", ("litserve/client_roboflow.py",), BASE64),
+        ),
     ),
     Peer(
         folder="rapidocr",
