@@ -3,5 +3,6 @@
 pub mod client;
 pub mod fidelity;
 pub mod offload;
+pub mod overhead;
 pub mod photos;
 pub mod stack;

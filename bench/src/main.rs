@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use sidecod_bench::{fidelity, offload, photos};
+use sidecod_bench::{fidelity, offload, overhead, photos};
 
 /// Measures Sidecod on real photos, with the programs that stand beside this one.
 #[derive(Parser)]
@@ -61,6 +61,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Requests a second, latency, CPU and memory of passing through both sidecars, beside chains of
+    /// two nginx and of two HAProxy. Needs nginx, haproxy and wrk.
+    Overhead {
+        /// Seconds of each measurement.
+        #[arg(long, default_value_t = 4)]
+        seconds: u32,
+        /// Measurements of each kind; the median counts.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Print one JSON object in place of the table.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> Result<()> {
@@ -92,6 +105,19 @@ fn main() -> Result<()> {
                 println!("{}", serde_json::to_string(&report)?);
             } else {
                 fidelity::print(&report);
+            }
+        }
+        Command::Overhead {
+            seconds,
+            rounds,
+            json,
+        } => {
+            let options = overhead::Options { seconds, rounds };
+            let rows = tokio::runtime::Runtime::new()?.block_on(overhead::measure(options))?;
+            if json {
+                println!("{}", serde_json::json!({ "overhead": rows }));
+            } else {
+                overhead::print(&rows);
             }
         }
         Command::Offload { data, split, json } => {

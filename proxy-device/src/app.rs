@@ -1,10 +1,11 @@
 //! The device sidecar as a whole: what its parts share, and its start and end.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::shutdown::{Shutdown, asked_to_end};
 use sidecod_sidecar::upstream::Upstream;
@@ -13,13 +14,14 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, Route};
-use crate::encode::{Codec, Pool};
+use crate::encode::{Codec, Coding, Pool};
 use crate::intercept;
 use crate::link::Link;
 
 /// What all requests share.
 pub struct App {
     pub(crate) routes: Vec<Route>,
+    codings: HashMap<String, Arc<Coding>>,
     pub(crate) codec: Arc<Codec>,
     pub(crate) pool: Pool,
     pub(crate) link: Link,
@@ -36,10 +38,11 @@ impl App {
     /// # Errors
     /// If the bundle cannot be opened, a route names a quality that it has not, or no thread starts.
     pub fn new(config: &Config) -> Result<Self> {
-        let codec = open(config)?;
+        let (codec, codings) = open(config)?;
         let connect_timeout = Duration::from_millis(config.edge.connect_timeout_ms);
         Ok(Self {
             routes: config.routes.clone(),
+            codings,
             codec: Arc::new(codec),
             pool: Pool::start("encode", config.codec.threads, config.codec.queue)?,
             link: Link::new(&config.edge).context("edge")?,
@@ -53,13 +56,9 @@ impl App {
         })
     }
 
-    /// The index of a route's quality in the bundle; [`open`] has checked that it is there.
-    pub(crate) fn quality(&self, route: &Route) -> usize {
-        let named = route
-            .quality
-            .as_ref()
-            .and_then(|name| self.codec.bundle().manifest.quality(name));
-        named.unwrap_or(0)
+    /// How a route's inputs are coded; every route has an entry.
+    pub(crate) fn coding(&self, route: &Route) -> Option<Arc<Coding>> {
+        self.codings.get(&route.name).cloned()
     }
 }
 
@@ -67,28 +66,17 @@ impl App {
 ///
 /// # Errors
 /// If a file is missing or damaged, or a route names a quality that the bundle has not.
-pub fn open(config: &Config) -> Result<Codec> {
+pub fn open(config: &Config) -> Result<(Codec, HashMap<String, Arc<Coding>>)> {
     let folder: &Path = &config.codec.bundle;
     let codec = Codec::open(folder, config.limits.clone()).context("codec.bundle")?;
     let manifest = &codec.bundle().manifest;
-    for route in &config.routes {
-        if let Some(name) = &route.quality
-            && manifest.quality(name).is_none()
-        {
-            let known: Vec<_> = manifest
-                .qualities
-                .iter()
-                .map(|quality| &quality.name[..])
-                .collect();
-            bail!(
-                "route {}: quality: {} has no {name}, but {}",
-                route.name,
-                manifest.name,
-                known.join(", ")
-            );
-        }
-    }
-    Ok(codec)
+    let codings = config.routes.iter().map(|route| {
+        let coding = route.coding(manifest);
+        let coding = coding.map_err(|(key, fault)| anyhow!("route {}: {key}: {fault}", route.name));
+        Ok((route.name.clone(), Arc::new(coding?)))
+    });
+    let codings = codings.collect::<Result<_>>()?;
+    Ok((codec, codings))
 }
 
 /// Runs the sidecar until it is asked to end.

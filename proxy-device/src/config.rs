@@ -1,5 +1,7 @@
 //! The device sidecar's configuration.
 
+mod coding;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +12,9 @@ use sidecod_sidecar::config::{self, ConfigError};
 use sidecod_sidecar::listen::ServerLimits;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::limits::Limits;
+use sidecod_wire::slot::Preset;
+
+pub use coding::{LayoutName, Render, Tensor};
 
 /// Variables of the environment that start with this and two underscores set keys.
 pub const ENV_PREFIX: &str = "SIDECOD_DEVICE";
@@ -120,6 +125,19 @@ pub struct Route {
     /// Content-types, `image/*` for all of a kind; none means any.
     #[serde(default)]
     pub content_type: Vec<String>,
+    /// The protocol that its requests speak, which tells where inputs stand in them.
+    #[serde(default)]
+    pub shape: Preset,
+    /// More places in JSON bodies: JSON Pointers, `*` for any key or index, `**` for any number of
+    /// them.
+    #[serde(default)]
+    pub pointers: Vec<String>,
+    /// What the numbers of tensors are; without it only tensors of bytes are taken as pixels.
+    #[serde(default)]
+    pub tensor: Option<Tensor>,
+    /// Media type in which the model server gets photos.
+    #[serde(default)]
+    pub render: Render,
     /// Name of one of the bundle's qualities; the first where none is named.
     #[serde(default)]
     pub quality: Option<String>,

@@ -259,5 +259,7 @@ fn framed(parts: &Parts, frame: Vec<u8>) -> Request<Body> {
         .headers
         .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     parts.headers.insert(header::CONTENT_LENGTH, length.into());
+    // The frame was made of the body without it.
+    parts.headers.remove(header::CONTENT_ENCODING);
     Request::from_parts(parts, full(frame))
 }

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn check(config: &Config) -> Result<()> {
-    let codec = app::open(config)?;
+    let (codec, _) = app::open(config)?;
     let bundle = codec.bundle();
     let qualities: Vec<_> = bundle
         .manifest

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use sidecod_sidecar::body::Whole;
+use sidecod_wire::header::JSON_LENGTH;
+use sidecod_wire::slot;
 
 use crate::app::App;
 use crate::config::Route;
-use crate::encode::{Coded, Full, NotCoded};
+use crate::encode::{Codec, Coded, Coding, ContentCodings, Full, NotCoded};
 use crate::route;
 
 /// Headers that say something of the body's bytes which a frame would make untrue, or that ask for
 /// a part of something.
-const FROZEN: [&str; 6] = [
-    "content-encoding",
+const FROZEN: [&str; 5] = [
     "content-md5",
     "digest",
     "content-digest",
@@ -24,7 +25,21 @@ const FROZEN: [&str; 6] = [
 /// Whether the headers let the body be replaced.
 #[must_use]
 pub fn may_offload(headers: &HeaderMap) -> bool {
-    FROZEN.iter().all(|name| !headers.contains_key(*name)) && !headers.contains_key(header::RANGE)
+    FROZEN.iter().all(|name| !headers.contains_key(*name))
+        && !headers.contains_key(header::RANGE)
+        && content_codings(headers).is_some()
+}
+
+/// The content codings of the body; none where one is not known here.
+fn content_codings(headers: &HeaderMap) -> Option<ContentCodings> {
+    let values = headers.get_all(header::CONTENT_ENCODING);
+    let values: Result<Vec<_>, _> = values.iter().map(HeaderValue::to_str).collect();
+    ContentCodings::parse(&values.ok()?.join(","))
+}
+
+/// The length of the JSON that the Open Inference Protocol puts before binary data.
+fn json_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(JSON_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// The frame that a body crosses as, or none where it crosses as it is.
@@ -39,13 +54,12 @@ pub async fn frame(
         count_not_coded(route, "trailers");
         return None;
     }
-    let (quality, max_side) = (app.quality(route), route.max_side);
-    let content_type = route::content_type(headers).map(str::to_owned);
-    let bytes = body.bytes.clone();
-    let encoder = app.codec.clone();
+    let coding = app.coding(route)?;
+    let (headers, bytes, limit) = (headers.clone(), body.bytes.clone(), route.max_body);
+    let codec = app.codec.clone();
     let coded = app
         .pool
-        .run(move || encoder.code(content_type.as_deref(), &bytes, quality, max_side))
+        .run(move || code(&codec, &coding, &headers, &bytes, limit))
         .await;
     let (reason, error): (_, Box<dyn std::error::Error>) = match coded {
         Ok(Ok(coded)) => {
@@ -61,6 +75,29 @@ pub async fn frame(
     tracing::debug!(route = route.name, reason, %error, "crosses as it is");
     count_not_coded(route, reason);
     None
+}
+
+/// Makes the frame for a body that [`may_offload`] lets be replaced; `limit` bounds its bytes without
+/// content codings.
+///
+/// # Errors
+/// [`NotCoded`].
+pub fn code(
+    codec: &Codec,
+    coding: &Coding,
+    headers: &HeaderMap,
+    body: &[u8],
+    limit: usize,
+) -> Result<Coded, NotCoded> {
+    let body = content_codings(headers)
+        .unwrap_or_default()
+        .decode(body, limit)?;
+    let request = slot::Request {
+        body: &body,
+        content_type: route::content_type(headers),
+        json_length: json_length(headers),
+    };
+    codec.code(&request, coding)
 }
 
 /// Counts a request of a route that crosses as it is, by one word that says why.
@@ -84,5 +121,7 @@ mod tests {
             headers.insert(name, "x".parse().unwrap());
             assert!(!may_offload(&headers), "{name}");
         }
+        headers.insert("content-encoding", "gzip".parse().unwrap());
+        assert!(may_offload(&headers));
     }
 }

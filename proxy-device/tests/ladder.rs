@@ -166,7 +166,7 @@ async fn a_photo_crosses_as_a_frame_with_the_headers_that_are_end_to_end() {
     }
     let frame = Frame::decode(body, &Limits::default()).unwrap();
     assert_eq!(frame.content_type.as_deref(), Some("image/jpeg"));
-    assert!(frame.skeleton.is_empty() && frame.slots.len() == 1);
+    assert!(frame.skeleton.bytes.is_empty() && frame.slots.len() == 1);
     assert!(body.len() * 2 < photo().len());
 }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use sidecod_wire::entropy;
 use sidecod_wire::frame::{Frame, FrameError, Slot};
 use sidecod_wire::limits::Limits;
-use sidecod_wire::media::{self, MediaError, Picture};
-use sidecod_wire::{entropy, slot};
+use sidecod_wire::media::{MediaError, Picture};
+use sidecod_wire::slot::{self, Filled, Skeleton};
 use tokio::sync::Semaphore;
 
 use crate::decode::Codec;
@@ -38,6 +39,8 @@ pub struct Restored {
     pub body: Vec<u8>,
     /// The content-type of the app's request.
     pub content_type: Option<String>,
+    /// Bytes of the JSON at its start, where the request has a header that tells them.
+    pub json_length: Option<usize>,
 }
 
 impl From<FrameError> for Fail {
@@ -116,9 +119,13 @@ impl Restorer {
             .workers
             .run(move || render(&skeleton, slots, decoded))
             .await?;
-        let body = body.map_err(|error| Fail::DecodeFailed(error.to_string()))?;
+        let filled = body.map_err(|error| Fail::DecodeFailed(error.to_string()))?;
         steps.note("render", begin.elapsed());
-        Ok(Restored { body, content_type })
+        Ok(Restored {
+            body: filled.body,
+            content_type,
+            json_length: filled.json_length,
+        })
     }
 
     fn codec(&self, frame: &Frame) -> Result<Arc<Codec>, Fail> {
@@ -197,12 +204,12 @@ fn permits(slots: &[Slot]) -> u64 {
         .sum()
 }
 
-/// Writes each picture in the media type that it came in, and fills the skeleton.
+/// Writes each picture in the form that it came in, and fills the skeleton.
 fn render(
-    skeleton: &[u8],
+    skeleton: &Skeleton,
     slots: Vec<Slot>,
     pictures: Vec<Vec<u8>>,
-) -> Result<Vec<u8>, MediaError> {
+) -> Result<Filled, MediaError> {
     let mut parts = Vec::with_capacity(slots.len());
     for (slot, rgb) in slots.into_iter().zip(pictures) {
         let (width, height) = slot.coded_size();
@@ -214,7 +221,7 @@ fn render(
             rgb,
         }
         .resized(slot.width, slot.height);
-        parts.push((slot.offset, media::encode(&picture, slot.media)?));
+        parts.push(slot.form.write(&picture)?);
     }
     Ok(slot::fill(skeleton, &parts))
 }

@@ -11,7 +11,7 @@ use sidecod_sidecar::metrics::Gauged;
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::{Body, body};
 use sidecod_wire::frame;
-use sidecod_wire::header::{TOKEN, UPSTREAM};
+use sidecod_wire::header::{JSON_LENGTH, TOKEN, UPSTREAM};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
@@ -116,11 +116,17 @@ impl Edge {
         let outgoing = if is_frame(&parts.headers) {
             let permit = self.frames.try_acquire();
             _permit = Some(permit.map_err(|_| Fail::Overloaded("too many frames are in hand"))?);
-            let Restored { body, content_type } =
-                self.restore(restorer, incoming, &mut steps).await?;
+            let Restored {
+                body,
+                content_type,
+                json_length,
+            } = self.restore(restorer, incoming, &mut steps).await?;
             let headers = &mut parts.headers;
             headers.insert(CONTENT_LENGTH, body.len().into());
             headers.remove(CONTENT_TYPE);
+            if let Some(length) = json_length {
+                headers.insert(JSON_LENGTH, length.into());
+            }
             if let Some(content_type) = content_type {
                 let value = HeaderValue::from_str(&content_type);
                 let value =

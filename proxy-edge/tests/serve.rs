@@ -15,6 +15,7 @@ use sidecod_sidecar::body;
 use sidecod_wire::frame::Frame;
 use sidecod_wire::limits::Limits;
 use sidecod_wire::media::{self, Color, MediaType};
+use sidecod_wire::slot::Skeleton;
 
 /// Waits for something that another process is about to do.
 async fn soon(what: &str, mut done: impl AsyncFnMut() -> bool) {
@@ -150,14 +151,18 @@ async fn the_rest_of_a_form_survives_byte_for_byte() {
     let start = b"--b\r\ncontent-disposition: form-data; name=\"a\"\r\n\r\n".to_vec();
     let middle = b"\r\n--b\r\nContent-Disposition:form-data;name=b\r\n\r\n";
     let end = b"\r\n--b--\r\nepilogue";
-    let skeleton = [&start[..], middle, end].concat();
+    let skeleton = Skeleton {
+        bytes: [&start[..], middle, end].concat(),
+        offsets: vec![start.len(), start.len() + middle.len()],
+        ..Skeleton::default()
+    };
     let frame = Frame {
         bundle: bundle.digest.short(),
         quality: 0,
         content_type: Some("multipart/form-data; boundary=b".to_owned()),
         slots: vec![
-            slot(&bundle, start.len(), MediaType::Png, 70, 50),
-            slot(&bundle, start.len() + middle.len(), MediaType::Jpeg, 31, 90),
+            slot(&bundle, MediaType::Png, 70, 50),
+            slot(&bundle, MediaType::Jpeg, 31, 90),
         ],
         skeleton,
     };
@@ -190,7 +195,7 @@ async fn the_rest_of_a_form_survives_byte_for_byte() {
     assert_eq!(client.frame("/record", &frame).await.status, 200);
     let asked = upstream.last();
     assert!(!asked.headers.contains_key("content-type"));
-    assert_eq!(asked.body, frame.skeleton);
+    assert_eq!(asked.body, frame.skeleton.bytes);
 }
 
 #[tokio::test]
@@ -403,6 +408,7 @@ async fn more_pixels_than_may_be_in_hand_are_too_large() {
     let edge = Edge::start(upstream.address, more, "").await;
     let mut frame = frame(&bundle, MediaType::Jpeg, 250, 250);
     frame.slots.push(frame.slots[0].clone());
+    frame.skeleton.offsets.push(0);
     let answer = edge.client().await.frame("/record", &frame).await;
     assert_eq!(answer.error(), (413, "too-large"));
 }

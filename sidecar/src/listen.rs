@@ -110,6 +110,9 @@ pub async fn http2(
         .timer(TokioTimer::new())
         .max_header_list_size(limits.max_header_bytes)
         .max_concurrent_streams(limits.max_streams)
+        // A device resets a stream when its app goes away; many apps may go at once, and the
+        // requests of the others must not go with them.
+        .max_pending_accept_reset_streams(Some(limits.max_streams as usize))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(Duration::from_secs(30))

@@ -1,19 +1,30 @@
 //! The frame: what replaces the body of a request on the way from the device to the edge.
 //!
 //! ```text
-//! u8       version, 1
+//! u8       version, 2
 //! 8 bytes  first bytes of the bundle's digest
 //! u8       quality: index into the bundle's list
 //! string   content-type of the original request (length 0: it had none)
-//! bytes    skeleton: the original body with the inputs cut out
+//! bytes    skeleton: the original body with the inputs and their lengths cut out
+//! varint   where in the skeleton the JSON ends whose length a header tells, plus 1; 0: nowhere
 //! varint   number of slots, then for each, in the order of the body:
 //!   varint   offset in the skeleton where the input belongs
-//!   u8       media type (low 4 bits), grey (bit 4)
+//!   u8       media type (low 4 bits; 8: a tensor), grey (bit 4)
+//!   file:    u8     text: 0 raw, else base64 (bit 0), url-safe (1), padded (2), escaped (3)
+//!   tensor:  u8     type of the numbers (bits 0 and 1), rows first (2), notation (3 and 4)
+//!            u8     values: index of those that have a name; 255: seven f32 follow
 //!   u8       EXIF orientation, 1 to 8
 //!   varint   width in pixels
 //!   varint   height in pixels
 //!   varint   longest side at which it was coded; 0: as it is
 //!   bytes    code
+//! varint   number of lengths, then for each, in the order of the body:
+//!   varint   offset in the skeleton where the number belongs
+//!   varint   slots that stand before it
+//!   u8       notation: 0 decimal, 1 four bytes
+//!   varint   index of the first slot that it counts
+//!   varint   number of slots that it counts
+//!   varint   bytes that it counts beside them
 //! u32      CRC-32C of everything before it, little-endian
 //! ```
 //!
@@ -23,18 +34,26 @@
 
 use crate::limits::{Limits, TooLarge};
 use crate::media::{self, Color, MediaType};
+use crate::slot::{Form, Length, Notation, Skeleton, Text};
+use crate::tensor::{self, Element, Layout, Tensor, Values};
 
 /// Media type of a request whose body is a [`Frame`].
 pub const CONTENT_TYPE: &str = "application/vnd.sidecod.frame";
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const CRC_BYTES: usize = 4;
 /// A content-type longer than this is no content-type.
 const MAX_CONTENT_TYPE: usize = 1024;
 const GREY: u8 = 0x10;
+/// Kind of a slot that is a tensor.
+const TENSOR: u8 = 8;
+/// Values without a name.
+const OWN_VALUES: u8 = 255;
+/// Lengths that one slot may have: its own, and that of the tensor that it is in.
+const LENGTHS_PER_SLOT: usize = 2;
 
 /// A request body whose inputs are replaced by codes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Frame {
     /// First bytes of the digest of the bundle that the codes were made with.
     pub bundle: [u8; 8],
@@ -42,19 +61,17 @@ pub struct Frame {
     pub quality: u8,
     /// The content-type of the original request.
     pub content_type: Option<String>,
-    /// The original body without the inputs.
-    pub skeleton: Vec<u8>,
+    /// The original body without the inputs; it has an offset for each slot.
+    pub skeleton: Skeleton,
     /// The inputs, in the order of the body.
     pub slots: Vec<Slot>,
 }
 
 /// One input of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Slot {
-    /// Where the input belongs in the skeleton; slots never run backwards.
-    pub offset: usize,
-    /// Media type of the original input, and of what the model server gets.
-    pub media: MediaType,
+    /// How it is written in the body that the model server gets.
+    pub form: Form,
     /// Width in pixels, at least 1.
     pub width: u32,
     /// Height in pixels, at least 1.
@@ -125,7 +142,7 @@ impl Frame {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let codes: usize = self.slots.iter().map(|slot| slot.code.len() + 24).sum();
-        let mut out = Vec::with_capacity(64 + self.skeleton.len() + codes);
+        let mut out = Vec::with_capacity(64 + self.skeleton.bytes.len() + codes);
         out.push(VERSION);
         out.extend_from_slice(&self.bundle);
         out.push(self.quality);
@@ -133,16 +150,29 @@ impl Frame {
             &mut out,
             self.content_type.as_deref().unwrap_or_default().as_bytes(),
         );
-        put_bytes(&mut out, &self.skeleton);
+        put_bytes(&mut out, &self.skeleton.bytes);
+        put_varint(&mut out, self.skeleton.json_end.map_or(0, |end| end + 1));
         put_varint(&mut out, self.slots.len());
-        for slot in &self.slots {
-            put_varint(&mut out, slot.offset);
-            out.push(slot.media.id() | if slot.color == Color::Gray { GREY } else { 0 });
+        for (slot, offset) in self.slots.iter().zip(&self.skeleton.offsets) {
+            put_varint(&mut out, *offset);
+            put_form(&mut out, &slot.form, slot.color);
             out.push(slot.orientation);
             put_varint(&mut out, slot.width as usize);
             put_varint(&mut out, slot.height as usize);
             put_varint(&mut out, slot.max_side as usize);
             put_bytes(&mut out, &slot.code);
+        }
+        put_varint(&mut out, self.skeleton.lengths.len());
+        for length in &self.skeleton.lengths {
+            put_varint(&mut out, length.offset);
+            put_varint(&mut out, length.after);
+            out.push(match length.notation {
+                Notation::Decimal => 0,
+                Notation::U32 => 1,
+            });
+            put_varint(&mut out, length.slots.start);
+            put_varint(&mut out, length.slots.len());
+            put_varint(&mut out, length.plus);
         }
         let crc = crc32c::crc32c(&out);
         out.extend_from_slice(&crc.to_le_bytes());
@@ -184,20 +214,38 @@ impl Frame {
         let skeleton = reader
             .bytes("skeleton length", limits.max_skeleton)?
             .to_vec();
+        let json_end = reader.varint("end of JSON")?.checked_sub(1);
+        if let Some(end) = json_end
+            && end > skeleton.len()
+        {
+            return Err(FrameError::Invalid {
+                field: "end of JSON",
+                value: end as u64,
+            });
+        }
+        let mut skeleton = Skeleton {
+            bytes: skeleton,
+            json_end,
+            ..Skeleton::default()
+        };
         let count = reader.varint("number of slots")?;
         check("number of slots", count, limits.max_slots)?;
         let mut slots = Vec::with_capacity(count);
-        let mut previous = 0;
         for index in 0..count {
-            let slot = reader.slot(index, limits)?;
-            if slot.offset < previous || slot.offset > skeleton.len() {
-                return Err(FrameError::Invalid {
-                    field: "slot offset",
-                    value: slot.offset as u64,
-                });
-            }
-            previous = slot.offset;
-            slots.push(slot);
+            let last = skeleton.offsets.last().copied().unwrap_or(0);
+            let offset = reader.place("slot offset", last, skeleton.bytes.len())?;
+            skeleton.offsets.push(offset);
+            slots.push(reader.slot(index, limits)?);
+        }
+        let count = reader.varint("number of lengths")?;
+        check(
+            "number of lengths",
+            count,
+            limits.max_slots * LENGTHS_PER_SLOT,
+        )?;
+        for _ in 0..count {
+            let length = reader.length(&skeleton)?;
+            skeleton.lengths.push(length);
         }
         match reader.rest.len() {
             0 => Ok(Self {
@@ -230,6 +278,42 @@ fn put_varint(out: &mut Vec<u8>, mut value: usize) {
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+fn put_form(out: &mut Vec<u8>, form: &Form, color: Color) {
+    let grey = if color == Color::Gray { GREY } else { 0 };
+    match form {
+        Form::File { media, text } => out.extend([media.id() | grey, text.id()]),
+        Form::Tensor(tensor) => {
+            let element = match tensor.element {
+                Element::U8 => 0,
+                Element::F16 => 1,
+                Element::F32 => 2,
+            };
+            let layout = match tensor.layout {
+                Layout::Chw => 0,
+                Layout::Hwc => 4,
+            };
+            let notation = match tensor.notation {
+                tensor::Notation::Binary => 0,
+                tensor::Notation::Flat => 1 << 3,
+                tensor::Notation::Nested => 2 << 3,
+            };
+            out.extend([TENSOR | grey, element | layout | notation]);
+            let Values { scale, mean, std } = tensor.values;
+            let named = Values::NAMED
+                .iter()
+                .position(|(_, values)| *values == tensor.values);
+            if let Some(index) = named {
+                out.push(index as u8);
+            } else {
+                out.push(OWN_VALUES);
+                for value in [scale].iter().chain(&mean).chain(&std) {
+                    out.extend(value.to_le_bytes());
+                }
+            }
+        }
+    }
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -285,18 +369,142 @@ impl<'a> Reader<'a> {
         self.take(len, field)
     }
 
-    fn slot(&mut self, index: usize, limits: &Limits) -> Result<Slot, FrameError> {
-        let offset = self.varint("slot offset")?;
+    /// An offset that must lie from `first` to `last`.
+    fn place(
+        &mut self,
+        field: &'static str,
+        first: usize,
+        last: usize,
+    ) -> Result<usize, FrameError> {
+        let place = self.varint(field)?;
+        if (first..=last).contains(&place) {
+            Ok(place)
+        } else {
+            let value = place as u64;
+            Err(FrameError::Invalid { field, value })
+        }
+    }
+
+    /// A length that stands behind those of the skeleton, between two of its slots.
+    fn length(&mut self, skeleton: &Skeleton) -> Result<Length, FrameError> {
+        let slots = skeleton.offsets.len();
+        let last = skeleton.lengths.last();
+        let offset = self.varint("offset of a length")?;
+        let after = last.map_or(0, |last| last.after);
+        let after = self.place("place of a length", after, slots)?;
+        let before = after
+            .checked_sub(1)
+            .and_then(|slot| skeleton.offsets.get(slot));
+        let lowest = before
+            .copied()
+            .unwrap_or(0)
+            .max(last.map_or(0, |last| last.offset));
+        let highest = skeleton.offsets.get(after).copied();
+        if !(lowest..=highest.unwrap_or(skeleton.bytes.len())).contains(&offset) {
+            return Err(FrameError::Invalid {
+                field: "offset of a length",
+                value: offset as u64,
+            });
+        }
+        let notation = match self.byte("notation of a length")? {
+            0 => Notation::Decimal,
+            1 => Notation::U32,
+            other => {
+                return Err(FrameError::Invalid {
+                    field: "notation of a length",
+                    value: other.into(),
+                });
+            }
+        };
+        let start = self.place("first slot of a length", 0, slots)?;
+        let count = self.place("slots of a length", 0, slots - start)?;
+        let plus = self.place("bytes of a length", 0, skeleton.bytes.len())?;
+        Ok(Length {
+            offset,
+            after,
+            notation,
+            slots: start..start + count,
+            plus,
+        })
+    }
+
+    /// The form of a slot, still without its size, and whether it is grey.
+    fn form(&mut self) -> Result<(Form, Color), FrameError> {
+        let invalid = |field, value: u8| FrameError::Invalid {
+            field,
+            value: value.into(),
+        };
         let kind = self.byte("slot media type")?;
-        let media = MediaType::from_id(kind & !GREY).ok_or(FrameError::Invalid {
-            field: "slot media type",
-            value: kind.into(),
-        })?;
         let color = if kind & GREY == 0 {
             Color::Rgb
         } else {
             Color::Gray
         };
+        if kind & !GREY == TENSOR {
+            return Ok((Form::Tensor(self.tensor(color)?), color));
+        }
+        let media = MediaType::from_id(kind & !GREY).ok_or(invalid("slot media type", kind))?;
+        let id = self.byte("slot text")?;
+        let text = Text::from_id(id).ok_or(invalid("slot text", id))?;
+        Ok((Form::File { media, text }, color))
+    }
+
+    fn tensor(&mut self, color: Color) -> Result<Tensor, FrameError> {
+        let kind = self.byte("slot tensor")?;
+        let invalid = |field, value: u8| FrameError::Invalid {
+            field,
+            value: value.into(),
+        };
+        let element = match kind & 3 {
+            0 => Element::U8,
+            1 => Element::F16,
+            2 => Element::F32,
+            _ => return Err(invalid("slot tensor", kind)),
+        };
+        let layout = if kind & 4 == 0 {
+            Layout::Chw
+        } else {
+            Layout::Hwc
+        };
+        let notation = match kind >> 3 {
+            0 => tensor::Notation::Binary,
+            1 => tensor::Notation::Flat,
+            2 => tensor::Notation::Nested,
+            _ => return Err(invalid("slot tensor", kind)),
+        };
+        let id = self.byte("slot values")?;
+        let values = match Values::NAMED.get(usize::from(id)) {
+            Some((_, values)) => *values,
+            None if id == OWN_VALUES => {
+                let mut own = [0.0; 7];
+                for value in &mut own {
+                    *value = f32::from_le_bytes(self.array("slot values")?);
+                }
+                let [scale, mean @ .., s0, s1, s2] = own;
+                Values {
+                    scale,
+                    mean,
+                    std: [s0, s1, s2],
+                }
+            }
+            None => return Err(invalid("slot values", id)),
+        };
+        if !values.is_valid() {
+            return Err(invalid("slot values", id));
+        }
+        Ok(Tensor {
+            width: 0,
+            height: 0,
+            color,
+            element,
+            layout,
+            notation,
+            values,
+        })
+    }
+
+    fn slot(&mut self, index: usize, limits: &Limits) -> Result<Slot, FrameError> {
+        let (mut form, color) = self.form()?;
         let orientation = self.byte("slot orientation")?;
         if !(1..=8).contains(&orientation) {
             let value = orientation.into();
@@ -321,9 +529,11 @@ impl<'a> Reader<'a> {
             })?;
         let max_side = self.varint("slot longest side")? as u32;
         let code = self.bytes("slot code length", limits.max_code)?.to_vec();
+        if let Form::Tensor(tensor) = &mut form {
+            (tensor.width, tensor.height) = (width, height);
+        }
         Ok(Slot {
-            offset,
-            media,
+            form,
             width,
             height,
             color,
@@ -339,14 +549,60 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn text() -> impl Strategy<Value = Text> {
+        let base64 = |(url_safe, padded, escaped)| Text::Base64 {
+            url_safe,
+            padded,
+            escaped,
+        };
+        prop_oneof![
+            Just(Text::Raw),
+            any::<(bool, bool, bool)>().prop_map(base64)
+        ]
+    }
+
+    fn form() -> impl Strategy<Value = Form> {
+        let media = prop_oneof![
+            Just(MediaType::Jpeg),
+            Just(MediaType::Png),
+            Just(MediaType::WebP),
+            Just(MediaType::Bmp)
+        ];
+        let values = prop_oneof![
+            (0..Values::NAMED.len()).prop_map(|index| Values::NAMED[index].1),
+            (1.0_f32..2.0, any::<[i8; 3]>()).prop_map(|(scale, mean)| Values {
+                scale,
+                mean: mean.map(f32::from),
+                std: [0.5, 2.0, 3.0],
+            })
+        ];
+        let tensor = (
+            prop_oneof![Just(Element::U8), Just(Element::F16), Just(Element::F32)],
+            prop_oneof![Just(Layout::Chw), Just(Layout::Hwc)],
+            prop_oneof![
+                Just(tensor::Notation::Binary),
+                Just(tensor::Notation::Flat),
+                Just(tensor::Notation::Nested)
+            ],
+            values,
+        );
+        prop_oneof![
+            (media, text()).prop_map(|(media, text)| Form::File { media, text }),
+            tensor.prop_map(|(element, layout, notation, values)| Form::Tensor(Tensor {
+                width: 0,
+                height: 0,
+                color: Color::Rgb,
+                element,
+                layout,
+                notation,
+                values,
+            }))
+        ]
+    }
+
     fn slot() -> impl Strategy<Value = Slot> {
         (
-            0_usize..200,
-            prop_oneof![
-                Just(MediaType::Jpeg),
-                Just(MediaType::Png),
-                Just(MediaType::WebP)
-            ],
+            form(),
             (1_u32..5000, 1_u32..5000),
             any::<bool>(),
             1_u8..=8,
@@ -354,17 +610,50 @@ mod tests {
             prop::collection::vec(any::<u8>(), 0..300),
         )
             .prop_map(
-                |(offset, media, (width, height), grey, orientation, max_side, code)| Slot {
-                    offset,
-                    media,
-                    width,
-                    height,
-                    color: if grey { Color::Gray } else { Color::Rgb },
-                    orientation,
-                    max_side,
-                    code,
+                |(mut form, (width, height), grey, orientation, max_side, code)| {
+                    let color = if grey { Color::Gray } else { Color::Rgb };
+                    if let Form::Tensor(tensor) = &mut form {
+                        (tensor.width, tensor.height, tensor.color) = (width, height, color);
+                    }
+                    Slot {
+                        form,
+                        width,
+                        height,
+                        color,
+                        orientation,
+                        max_side,
+                        code,
+                    }
                 },
             )
+    }
+
+    /// A skeleton of `bytes` with a place for each of `slots`, and lengths of each kind.
+    fn skeleton(bytes: Vec<u8>, mut offsets: Vec<usize>, lengths: bool) -> Skeleton {
+        offsets.sort_unstable();
+        let count = offsets.len();
+        let length = |index: usize, notation| Length {
+            offset: offsets[index],
+            after: index,
+            notation,
+            slots: index..count,
+            plus: index,
+        };
+        let lengths = (0..count)
+            .filter(|_| lengths)
+            .flat_map(|index| {
+                [
+                    length(index, Notation::Decimal),
+                    length(index, Notation::U32),
+                ]
+            })
+            .collect();
+        Skeleton {
+            json_end: offsets.first().copied(),
+            bytes,
+            lengths,
+            offsets,
+        }
     }
 
     fn frame() -> impl Strategy<Value = Frame> {
@@ -373,15 +662,16 @@ mod tests {
             any::<u8>(),
             prop::option::of("[ -~]{1,60}"),
             prop::collection::vec(any::<u8>(), 200..400),
-            prop::collection::vec(slot(), 0..4),
+            prop::collection::vec((0_usize..200, slot()), 0..4),
+            any::<bool>(),
         )
-            .prop_map(|(bundle, quality, content_type, skeleton, mut slots)| {
-                slots.sort_by_key(|slot| slot.offset);
+            .prop_map(|(bundle, quality, content_type, bytes, slots, lengths)| {
+                let (offsets, slots) = slots.into_iter().unzip();
                 Frame {
                     bundle,
                     quality,
                     content_type,
-                    skeleton,
+                    skeleton: skeleton(bytes, offsets, lengths),
                     slots,
                 }
             })
@@ -392,10 +682,12 @@ mod tests {
             bundle: *b"bundle00",
             quality: 2,
             content_type: Some("image/jpeg".into()),
-            skeleton: Vec::new(),
+            skeleton: skeleton(Vec::new(), vec![0], true),
             slots: vec![Slot {
-                offset: 0,
-                media: MediaType::Jpeg,
+                form: Form::File {
+                    media: MediaType::Jpeg,
+                    text: Text::Raw,
+                },
                 width: 224,
                 height: 224,
                 color: Color::Rgb,
@@ -425,7 +717,7 @@ mod tests {
             body.extend_from_slice(&bytes);
             let sealed = sealed(body);
             if let Ok(frame) = Frame::decode(&sealed, &Limits::default()) {
-                let held = frame.skeleton.len() + frame.slots.iter().map(|s| s.code.len()).sum::<usize>();
+                let held = frame.skeleton.bytes.len() + frame.slots.iter().map(|s| s.code.len()).sum::<usize>();
                 prop_assert!(held <= sealed.len());
             }
         }
@@ -434,7 +726,10 @@ mod tests {
     #[test]
     fn costs_less_than_64_bytes() {
         let frame = small();
-        assert!(frame.encode().len() - frame.slots[0].code.len() < 40);
+        assert!(frame.encode().len() - frame.slots[0].code.len() < 56);
+        let mut frame = frame;
+        frame.skeleton.lengths.clear();
+        assert!(frame.encode().len() - frame.slots[0].code.len() < 44);
     }
 
     #[test]

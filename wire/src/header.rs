@@ -1,6 +1,6 @@
 //! Names of the HTTP headers that the sidecars add between themselves.
 //!
-//! All start with [`PREFIX`]. Neither an app's nor a model server's own header of such a name is
+//! All but the last start with [`PREFIX`]. Neither an app's nor a model server's own header of such a name is
 //! ever believed: the device drops the app's, the edge drops the model server's.
 
 /// What the names of all Sidecod headers start with.
@@ -11,3 +11,6 @@ pub const UPSTREAM: &str = "sidecod-upstream";
 pub const TOKEN: &str = "sidecod-token";
 /// Answer: the kind of a sidecar's own error, so that it is never taken for one of the model.
 pub const ERROR: &str = "sidecod-error";
+/// Request of the Open Inference Protocol: bytes of the JSON before the binary data. No header of
+/// Sidecod, but one that a frame makes the edge write anew.
+pub const JSON_LENGTH: &str = "inference-header-content-length";

@@ -3,7 +3,7 @@
 //! A photo on its way from the device to the edge passes these modules in order:
 //!
 //! 1. [`slot`] finds the byte range of each input in a request body and cuts it out,
-//! 2. [`media`] turns the bytes of a photo into pixels,
+//! 2. [`media`] turns the bytes of a photo into pixels, [`tensor`] the numbers of one,
 //! 3. [`bundle`] says how the codec quantises the encoder's latent into [`entropy::Symbols`],
 //! 4. [`entropy`] packs the symbols into a code,
 //! 5. [`frame`] carries the rest of the body and the codes across the link,
@@ -18,3 +18,4 @@ pub mod header;
 pub mod limits;
 pub mod media;
 pub mod slot;
+pub mod tensor;

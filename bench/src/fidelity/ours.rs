@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
-use sidecod_device::encode;
+use sidecod_device::encode::{self, Coding};
 use sidecod_edge::bundles;
 use sidecod_edge::config::Device;
 use sidecod_edge::decode::pool::{Pool, Settings};
@@ -16,6 +16,7 @@ use sidecod_edge::decode::{self, Decoded};
 use sidecod_wire::entropy;
 use sidecod_wire::frame::Frame;
 use sidecod_wire::limits::Limits;
+use sidecod_wire::slot::Request;
 
 use super::{Codec, Coded};
 use crate::stack::workspace;
@@ -126,12 +127,19 @@ impl Codec for Ours {
             height,
             ExtendedColorType::Rgb8,
         )?;
+        let request = Request {
+            body: &file,
+            content_type: Some("image/png"),
+            json_length: None,
+        };
+        let coding = Coding {
+            quality: self.quality,
+            ..Coding::default()
+        };
         let (mut encode, mut decode) = (Duration::MAX, Duration::MAX);
         let mut result = None;
         for _ in 0..REPEAT {
-            let coded = self
-                .encoder
-                .code(Some("image/png"), &file, self.quality, 0)?;
+            let coded = self.encoder.code(&request, &coding)?;
             let took = coded.steps.iter();
             let took = took.filter(|(step, _)| matches!(*step, "encode" | "entropy"));
             encode = encode.min(took.map(|(_, took)| *took).sum());

@@ -3,6 +3,7 @@
 //! A picture is encoded in strips of bounded height, so that memory does not grow with its area
 //! beyond the pixels themselves.
 
+mod content_coding;
 mod pool;
 mod tract;
 
@@ -14,8 +15,9 @@ use sidecod_wire::entropy::{self, EntropyError, Symbols};
 use sidecod_wire::frame::{Frame, Slot};
 use sidecod_wire::limits::Limits;
 use sidecod_wire::media::{self, MediaError, MediaType, Picture};
-use sidecod_wire::slot::{self, SlotError};
+use sidecod_wire::slot::{self, Form, Request, Shape, SlotError};
 
+pub use content_coding::{CodingError, ContentCodings};
 pub use pool::{Full, Pool};
 pub use tract::Tract;
 
@@ -61,6 +63,9 @@ pub enum NotCoded {
     /// There is no input in it.
     #[error("no photo in the body")]
     NoInput,
+    /// Its content codings do not come off.
+    #[error(transparent)]
+    ContentCoding(#[from] CodingError),
     /// Its inputs cannot be told.
     #[error(transparent)]
     Slots(#[from] SlotError),
@@ -94,6 +99,7 @@ impl NotCoded {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoInput => "no_input",
+            Self::ContentCoding(_) => "content_encoding",
             Self::Slots(_) => "slots",
             Self::Media {
                 source: MediaError::Unsupported { .. },
@@ -108,6 +114,19 @@ impl NotCoded {
             Self::Encoder(_) | Self::Entropy(_) => "encoder",
         }
     }
+}
+
+/// How the inputs of a route's requests are coded.
+#[derive(Debug, Clone, Default)]
+pub struct Coding {
+    /// Where they stand.
+    pub shape: Shape,
+    /// Index of one of the bundle's qualities.
+    pub quality: usize,
+    /// Pixels to which the longer side of a picture is reduced before it is coded; 0: no bound.
+    pub max_side: u32,
+    /// Media type in which the edge writes photos, if not their own.
+    pub written_as: Option<MediaType>,
 }
 
 /// A frame and the time that each step took.
@@ -159,21 +178,15 @@ impl Codec {
         &self.bundle
     }
 
-    /// Makes the frame for a body. Pictures whose longer side has more than `max_side` pixels are
-    /// reduced to that before they are coded; 0 sets no bound.
+    /// Makes the frame for a body.
     ///
     /// # Errors
     /// [`NotCoded`] if the request has to cross as it is.
-    pub fn code(
-        &self,
-        content_type: Option<&str>,
-        body: &[u8],
-        quality: usize,
-        max_side: u32,
-    ) -> Result<Coded, NotCoded> {
+    pub fn code(&self, request: &Request, coding: &Coding) -> Result<Coded, NotCoded> {
         let mut clock = Clock::start();
-        let ranges = slot::find(content_type, body, &self.limits)?;
-        if ranges.is_empty() {
+        let body = request.body;
+        let found = slot::find(request, &coding.shape, &self.limits)?;
+        if found.inputs.is_empty() {
             return Err(NotCoded::NoInput);
         }
         let mut steps = [
@@ -182,15 +195,15 @@ impl Codec {
             ("encode", Duration::ZERO),
             ("entropy", Duration::ZERO),
         ];
-        let mut slots = Vec::with_capacity(ranges.len());
-        for (index, (range, offset)) in ranges.iter().zip(slot::offsets(&ranges)).enumerate() {
-            let file = &body[range.clone()];
-            let in_slot = |source| NotCoded::Media {
-                slot: index,
-                source,
-            };
-            let media = MediaType::sniff(file).ok_or(in_slot(MediaError::Unknown))?;
-            let picture = media::decode(file, &self.limits).map_err(in_slot)?;
+        let mut slots = Vec::with_capacity(found.inputs.len());
+        for (index, input) in found.inputs.iter().enumerate() {
+            let picture = input
+                .form
+                .read(&body[input.range.clone()], &self.limits)
+                .map_err(|source| NotCoded::Media {
+                    slot: index,
+                    source,
+                })?;
             let Picture {
                 width,
                 height,
@@ -198,29 +211,32 @@ impl Codec {
                 orientation,
                 ..
             } = picture;
-            let (coded_width, coded_height) = media::coded_size(width, height, max_side);
+            let form = match coding.written_as {
+                Some(media) => input.form.written_as(media, orientation),
+                None => input.form,
+            };
+            let (coded_width, coded_height) = media::coded_size(width, height, coding.max_side);
             let picture = picture.resized(coded_width, coded_height);
             steps[1].1 += clock.lap();
-            let symbols = self.symbols(&picture, quality)?;
+            let symbols = self.symbols(&picture, coding.quality)?;
             steps[2].1 += clock.lap();
-            let code = entropy::encode(&symbols, &self.bundle.tables[quality])?;
+            let code = entropy::encode(&symbols, &self.bundle.tables[coding.quality])?;
             steps[3].1 += clock.lap();
             slots.push(Slot {
-                offset,
-                media,
+                form,
                 width,
                 height,
                 color,
                 orientation,
-                max_side,
+                max_side: coding.max_side,
                 code,
             });
         }
         let frame = Frame {
             bundle: self.bundle.digest.short(),
-            quality: quality as u8,
-            content_type: content_type.map(str::to_owned),
-            skeleton: slot::cut(body, &ranges),
+            quality: coding.quality as u8,
+            content_type: content_type(request, &slots),
+            skeleton: slot::cut(body, &found),
             slots,
         }
         .encode();
@@ -257,6 +273,29 @@ impl Codec {
             symbols.put_rows(start, &strip, start - top..end - top);
         }
         Ok(symbols)
+    }
+}
+
+/// The content-type for the model server: the request's own, unless it tells the type of a photo
+/// that is the whole body and is written as another.
+fn content_type(request: &Request, slots: &[Slot]) -> Option<String> {
+    let own = request.content_type?;
+    let is_image = own
+        .trim_start()
+        .get(..6)
+        .is_some_and(|s| s.eq_ignore_ascii_case("image/"));
+    let written = match slots {
+        [
+            Slot {
+                form: Form::File { media, .. },
+                ..
+            },
+        ] if is_image => Some(*media),
+        _ => None,
+    };
+    match (written, MediaType::sniff(request.body)) {
+        (Some(written), Some(sent)) if written != sent => Some(written.mime().to_owned()),
+        _ => Some(own.to_owned()),
     }
 }
 

@@ -23,6 +23,7 @@ use sidecod_wire::bundle::{Bundle, MANIFEST, TABLES};
 use sidecod_wire::entropy::{self, Symbols};
 use sidecod_wire::frame::{self, Frame, Slot};
 use sidecod_wire::media::{Color, MediaType};
+use sidecod_wire::slot::{Form, Skeleton, Text};
 use tokio::net::{TcpListener, TcpStream};
 
 /// The bundle that ships.
@@ -45,10 +46,12 @@ pub fn symbols(bundle: &Bundle, width: u32, height: u32) -> Symbols {
     symbols
 }
 
-pub fn slot(bundle: &Bundle, offset: usize, media: MediaType, width: u32, height: u32) -> Slot {
+pub fn slot(bundle: &Bundle, media: MediaType, width: u32, height: u32) -> Slot {
     Slot {
-        offset,
-        media,
+        form: Form::File {
+            media,
+            text: Text::Raw,
+        },
         width,
         height,
         color: Color::Rgb,
@@ -64,8 +67,11 @@ pub fn frame(bundle: &Bundle, media: MediaType, width: u32, height: u32) -> Fram
         bundle: bundle.digest.short(),
         quality: 0,
         content_type: Some(media.mime().to_owned()),
-        skeleton: Vec::new(),
-        slots: vec![slot(bundle, 0, media, width, height)],
+        skeleton: Skeleton {
+            offsets: vec![0],
+            ..Skeleton::default()
+        },
+        slots: vec![slot(bundle, media, width, height)],
     }
 }
 

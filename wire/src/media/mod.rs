@@ -8,6 +8,7 @@
 //! into the new file, never applied: whether it is honoured is the model server's own habit. Other
 //! metadata (colour profiles, GPS, thumbnails) does not cross the link.
 
+mod bmp;
 mod exif;
 mod jpeg;
 mod png;
@@ -26,6 +27,8 @@ pub enum MediaType {
     Png,
     /// `image/webp`
     WebP,
+    /// `image/bmp`, which is only written: a model server reads it fastest.
+    Bmp,
 }
 
 impl MediaType {
@@ -50,6 +53,7 @@ impl MediaType {
             Self::Jpeg => "image/jpeg",
             Self::Png => "image/png",
             Self::WebP => "image/webp",
+            Self::Bmp => "image/bmp",
         }
     }
 
@@ -58,11 +62,12 @@ impl MediaType {
             Self::Jpeg => 0,
             Self::Png => 1,
             Self::WebP => 2,
+            Self::Bmp => 3,
         }
     }
 
     pub(crate) fn from_id(id: u8) -> Option<Self> {
-        [Self::Jpeg, Self::Png, Self::WebP]
+        [Self::Jpeg, Self::Png, Self::WebP, Self::Bmp]
             .into_iter()
             .find(|media| media.id() == id)
     }
@@ -141,6 +146,8 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, MediaError> {
         MediaType::Jpeg => jpeg::decode(bytes, limits)?,
         MediaType::Png => png::decode(bytes, limits)?,
         MediaType::WebP => webp::decode(bytes, limits)?,
+        // No bytes are sniffed as one.
+        MediaType::Bmp => return Err(MediaError::Unknown),
     };
     Ok(Picture {
         width,
@@ -151,8 +158,8 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, MediaError> {
     })
 }
 
-/// Writes a picture as a file: JPEG at quality 95 without chroma subsampling, PNG and WebP without
-/// loss.
+/// Writes a picture as a file: JPEG at quality 95 without chroma subsampling, PNG, WebP and BMP
+/// without loss. BMP has no place for an orientation.
 ///
 /// # Errors
 /// [`MediaError::Encode`] if the type cannot hold a picture of this size, or if `rgb` has not the
@@ -181,6 +188,7 @@ pub fn encode(picture: &Picture, media: MediaType) -> Result<Vec<u8>, MediaError
         MediaType::Jpeg => jpeg::encode(picture, samples, exif.as_deref()).map_err(failed),
         MediaType::Png => png::encode(picture, samples, exif).map_err(failed),
         MediaType::WebP => webp::encode(picture, samples, exif).map_err(failed),
+        MediaType::Bmp => bmp::encode(picture).map_err(failed),
     }
 }
 

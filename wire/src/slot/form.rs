@@ -1,0 +1,90 @@
+//! How an input is written in a body, and the way from there to pixels and back.
+
+use crate::limits::Limits;
+use crate::media::{self, MediaError, MediaType, Picture};
+use crate::tensor::Tensor;
+
+use super::Text;
+
+/// How an input is written in a body.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Form {
+    /// A photo's file.
+    File {
+        /// Its media type.
+        media: MediaType,
+        /// How its bytes stand in the body.
+        text: Text,
+    },
+    /// The numbers of its pixels.
+    Tensor(Tensor),
+}
+
+/// As many characters of base64 as the longest signature of a media type takes.
+const SIGNATURE: usize = 16;
+
+impl Form {
+    /// The form of a file, if its bytes are those of a photo.
+    pub(super) fn file(bytes: &[u8], text: Text) -> Option<Self> {
+        let media = MediaType::sniff(bytes)?;
+        Some(Self::File { media, text })
+    }
+
+    /// The form of a base64 text, if it is one of a photo.
+    pub(super) fn base64(letters: &[u8], text: Text) -> Option<Self> {
+        // Escapes make a signature longer, and base64 is read four characters at a time.
+        let mut end = SIGNATURE.min(letters.len());
+        if let Text::Base64 { escaped: true, .. } = text {
+            let mut read = 0;
+            end = letters
+                .iter()
+                .position(|&byte| {
+                    read += usize::from(byte != b'\\');
+                    read > SIGNATURE
+                })
+                .unwrap_or(letters.len());
+        }
+        Self::file(&text.read(&letters[..end])?, text)
+    }
+
+    /// The pixels of an input, `bytes` being what stands in the body.
+    ///
+    /// # Errors
+    /// [`MediaError`] where the codec would not give it back faithfully. Nothing of the picture's
+    /// size is allocated before `limits` have been checked.
+    pub fn read(&self, bytes: &[u8], limits: &Limits) -> Result<Picture, MediaError> {
+        match self {
+            Self::File { media, text } => {
+                let file = text.read(bytes).ok_or_else(|| MediaError::Damaged {
+                    media: media.mime(),
+                    reason: "its base64 text has other characters or a wrong length".to_owned(),
+                })?;
+                media::decode(&file, limits)
+            }
+            Self::Tensor(tensor) => tensor.read(bytes, limits),
+        }
+    }
+
+    /// What stands in the body for a picture.
+    ///
+    /// # Errors
+    /// [`MediaError::Encode`] if the media type cannot hold it.
+    pub fn write(&self, picture: &Picture) -> Result<Vec<u8>, MediaError> {
+        match self {
+            Self::File { media, text } => Ok(text.write(media::encode(picture, *media)?)),
+            Self::Tensor(tensor) => Ok(tensor.write(picture)),
+        }
+    }
+
+    /// The same form with another media type, where it is a file whose pixels need no orientation
+    /// that the other type could not tell.
+    #[must_use]
+    pub fn written_as(self, other: MediaType, orientation: u8) -> Self {
+        match self {
+            Self::File { text, .. } if other != MediaType::Bmp || orientation == 1 => {
+                Self::File { media: other, text }
+            }
+            same => same,
+        }
+    }
+}
