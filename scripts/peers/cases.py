@@ -16,11 +16,14 @@ class Request:
     cut_out: str
     photos: tuple = PHOTOS
     by: str = ""  # the client, where it is not the peer's
+    # How the client finds proxy-device: by its URL (`reverse`), by HTTP_PROXY (`forward`), or by rules of
+    # the system that redirect its connections (`transparent`).
+    way: str = "reverse"
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A model server and what its clients send. `{port}` and `{bin}` are filled in."""
+    """A model server and what its clients send. `{port}`, `{second}`, `{third}`, `{bin}`, `{sidecars}` are filled in."""
 
     folder: str
     server: str
@@ -31,10 +34,13 @@ class Peer:
     environment: dict = field(default_factory=dict)
     ports: int = 1
     is_text: bool = False
+    # What it runs in: pinned packages of its folder, or nothing but Python.
+    packages: bool = True
+    libpython: bool = False
 
-    def start(self, bin_folder, port):
+    def start(self, bin_folder, sidecars, port):
         """The command and the environment that start the server on a port (and those after it)."""
-        fill = {"bin": bin_folder, "port": port, "second": port + 1, "third": port + 2}
+        fill = {"bin": bin_folder, "sidecars": sidecars, "port": port, "second": port + 1, "third": port + 2}
         command = [word.format(**fill) for word in self.command]
         return command, {name: value.format(**fill) for name, value in self.environment.items()}
 
@@ -50,6 +56,15 @@ def tensor(kind, *options):
 
 PEERS = (
     Peer(
+        folder="demo",
+        server="examples/model-server",
+        client="Python's urllib",
+        command=("{sidecars}/model-server", "--listen", "127.0.0.1:{port}"),
+        health="/health",
+        packages=False,
+        requests=(Request("auto", "JPEG as the body", ("demo/client.py",), "the body"),),
+    ),
+    Peer(
         folder="kserve",
         server="kserve 0.21.0",
         client=TRITON_CLIENT,
@@ -60,10 +75,21 @@ PEERS = (
             Request("oip", "FP16 tensor, binary", tensor("FP16"), "the tensor"),
             Request("oip", "UINT8 tensor, binary", tensor("UINT8"), "the tensor"),
             Request("tf-serving", "JPEG as base64 in JSON (v1)", ("kserve/client_v1.py",), BASE64, by=REQUESTS),
+            Request("oip", "FP32 tensor, binary", tensor("FP32"), "the tensor", PHOTOS[:1], way="transparent"),
+            Request(
+                "tf-serving",
+                "JPEG as base64 in JSON (v1)",
+                ("kserve/client_v1.py",),
+                BASE64,
+                PHOTOS[:1],
+                by=REQUESTS,
+                way="forward",
+            ),
         ),
     ),
     Peer(
         folder="triton",
+        libpython=True,
         server="Triton 2.51.0 (nvidia-pytriton 0.7.0)",
         client=TRITON_CLIENT,
         command=("{bin}/python", "examples/triton/server.py", "--port", "{port}"),

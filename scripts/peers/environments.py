@@ -9,20 +9,43 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / ".venvs"
-# Triton brings an interpreter's bridge that loads the system's libpython: so the system's Python first.
-PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
+VERSIONS = ((3, 11), (3, 12))
 
 
 class EnvironmentFault(Exception):
     """An environment cannot be made, and what to do."""
 
 
+def base():
+    """A Python that all the pinned packages know, and its version: the system's where it will do.
+
+    Triton loads the shared library of the Python that runs it, which only the system's surely has.
+    """
+    for python in ("/usr/bin/python3", sys.executable):
+        show = [python, "-c", "import sys; print(*sys.version_info[:3])"]
+        try:
+            version = tuple(map(int, subprocess.run(show, capture_output=True, check=True).stdout.split()))
+        except OSError:
+            continue
+        if version[:2] in VERSIONS:
+            return python, version
+    raise EnvironmentFault("the peers need Python 3.11 or 3.12, as /usr/bin/python3 or to run this")
+
+
+def has_library():
+    """Whether the shared library of that Python is there."""
+    python, version = base()
+    name = f"libpython{version[0]}.{version[1]}"
+    load = [python, "-c", f"import ctypes; ctypes.CDLL('{name}.so.1.0')"]
+    run(load, f"Triton needs that library: apt-get install {name}")
+
+
 def ready(peer):
     """The bin folder of a peer's environment, with exactly what its requirements.txt names."""
     pins = ROOT / "examples" / peer / "requirements.txt"
     folder = FOLDER / peer
-    version = subprocess.run([PYTHON, "--version"], capture_output=True, check=True).stdout
-    wanted = hashlib.sha256(pins.read_bytes() + version).hexdigest()
+    python, version = base()
+    wanted = hashlib.sha256(pins.read_bytes() + str(version).encode()).hexdigest()
     stamp = folder / "ready"
     if stamp.exists() and stamp.read_text() == wanted:
         return folder / "bin"
@@ -30,11 +53,10 @@ def ready(peer):
     started = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     # Without pip, whose part of Python Debian packs on its own; the pip of this Python installs.
-    run([PYTHON, "-m", "venv", "--without-pip", folder], "its module venv is part of Python")
+    run([python, "-m", "venv", "--without-pip", folder], "its module venv is part of Python")
     pip = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--quiet"]
-    pip += ["--disable-pip-version-check", "--no-compile", "--only-binary", ":all:"]
-    pip += ["-r", pins]
-    run(pip, "pip 22.3 or later is needed (python3-pip), and Python 3.11 or 3.12")
+    pip += ["--disable-pip-version-check", "--no-compile", "--only-binary", ":all:", "-r", pins]
+    run(pip, "pip 22.3 or later is needed (python3-pip)")
     stamp.write_text(wanted)
     print(f"peers: installed {peer} in {time.monotonic() - started:.0f} s", flush=True)
     return folder / "bin"

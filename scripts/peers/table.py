@@ -14,13 +14,12 @@ def rows(results):
 
 
 def plain(results):
-    lines = [("server", "request", "photo", "body", "on the link", "", "same answer")]
+    lines = [("server", "request", "way in", "photo", "body", "on the link", "", "same answer")]
     for peer, request, first, good in rows(results):
         share = f"{100 * first.sent / max(first.body, 1):.1f} %"
-        photo = first.photo.rpartition("/")[2]
-        lines.append((peer.folder, request.what, photo, str(first.body), str(first.sent), share, good))
+        lines.append((peer.folder, request.what, request.way, first.photo, str(first.body), str(first.sent), share, good))
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    numbers = (3, 4, 5)
+    numbers = (4, 5, 6)
     return "\n".join(
         "  ".join(
             cell.rjust(width) if column in numbers else cell.ljust(width)
