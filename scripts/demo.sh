@@ -57,9 +57,9 @@ start proxy-edge --config examples/demo/proxy-edge.toml \
     --set 'listen="127.0.0.1:0"' --set 'admin="127.0.0.1:0"' \
     --set "upstream=[{ name = \"default\", url = \"http://$server\" }]"
 start proxy-device --config examples/demo/proxy-device.toml \
-    --set 'listen="127.0.0.1:0"' --set 'admin="127.0.0.1:0"' \
+    --set 'listen.reverse=["127.0.0.1:0"]' --set 'admin="127.0.0.1:0"' \
     --set "direct=\"http://$server\"" --set "edge.url=\"http://$(address proxy-edge data)\""
-device=$(address proxy-device data)
+device=$(address proxy-device reverse)
 admin=$(address proxy-device admin)
 ready "http://$server/health"
 ready "http://$(address proxy-edge admin)/ready"

@@ -64,7 +64,7 @@ pub async fn measure(photos: &[PathBuf]) -> Result<(Vec<Row>, Summary)> {
     let stack = Stack::start(&[], &[]).await?;
     let client = Client::default();
     let direct_url = format!("http://{}{PATH}", stack.server.address("data"));
-    let device_url = format!("http://{}{PATH}", stack.device.address("data"));
+    let device_url = format!("http://{}{PATH}", stack.device.address("reverse"));
     let metrics = format!("http://{}/metrics", stack.device.address("admin"));
     let sent = || {
         client.metric(

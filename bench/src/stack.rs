@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::client::Client;
+use crate::netns::Namespace;
 
 /// A running program that says where it listens.
 pub struct Program {
@@ -25,17 +26,31 @@ impl Program {
     /// # Errors
     /// If it is not there, does not start, or ends before it listens.
     pub fn start(name: &'static str, arguments: &[String]) -> Result<Self> {
-        let path = beside_this(name)?;
-        let mut child = Command::new(&path)
+        let path = program(name)?;
+        Self::start_as(name, Command::new(path), arguments)
+    }
+
+    /// The same in a network namespace.
+    ///
+    /// # Errors
+    /// As [`Program::start`].
+    pub fn start_in(
+        namespace: &Namespace,
+        name: &'static str,
+        arguments: &[String],
+    ) -> Result<Self> {
+        let command = namespace.command(program(name)?);
+        Self::start_as(name, command, arguments)
+    }
+
+    fn start_as(name: &'static str, mut command: Command, arguments: &[String]) -> Result<Self> {
+        let mut child = command
             .args(arguments)
             .current_dir(workspace())
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| {
-                format!(
-                    "cannot start {}: build it with `cargo build --release --workspace`",
-                    path.display()
-                )
+                format!("cannot start {name}: build it with `cargo build --release --workspace`")
             })?;
         let output = child.stdout.take().context("a piped output")?;
         let mut lines = BufReader::new(output).lines();
@@ -61,7 +76,8 @@ impl Program {
         })
     }
 
-    /// The address of a listener: `data` or `admin`.
+    /// The address of a listener: `data` or `admin`; `reverse`, `forward` or `transparent` of the
+    /// device sidecar.
     ///
     /// # Panics
     /// If the program has not named such a listener.
@@ -158,7 +174,7 @@ impl Stack {
         let edge = Program::start("proxy-edge", &arguments)?;
 
         let mut arguments = vec!["--config".to_owned(), config("proxy-device.toml")];
-        arguments.extend(set("listen", any_port));
+        arguments.extend(set("listen.reverse", &format!("[{any_port}]")));
         arguments.extend(set("admin", any_port));
         arguments.extend(set("direct", &server_url));
         arguments.extend(set(
@@ -211,7 +227,10 @@ pub fn workspace() -> PathBuf {
 }
 
 /// A program in the folder of this one, or in the folder above it (tests lie one deeper).
-fn beside_this(name: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// If it is not there.
+pub fn program(name: &str) -> Result<PathBuf> {
     let this = std::env::current_exe().context("where this program stands")?;
     this.ancestors()
         .skip(1)

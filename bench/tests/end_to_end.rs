@@ -225,12 +225,12 @@ fn cases() -> Vec<Case> {
 }
 
 fn url(stack: &Stack, role: &str) -> String {
-    let program = if role == "device" {
-        &stack.device
+    let address = if role == "device" {
+        stack.device.address("reverse")
     } else {
-        &stack.server
+        stack.server.address("data")
     };
-    format!("http://{}", program.address("data"))
+    format!("http://{address}")
 }
 
 async fn coded(client: &Client, stack: &Stack) -> f64 {

@@ -345,7 +345,7 @@ async fn all_but_the_pixels_arrives_as_it_was_sent() {
         .await
         .expect("a stack");
     let client = Client::default();
-    let url = format!("http://{}", stack.device.address("data"));
+    let url = format!("http://{}", stack.device.address("reverse"));
     for (index, case) in json_cases().into_iter().chain(binary_cases()).enumerate() {
         let what = format!("case {index}, {}", case.path);
         let mut request = Request::post(format!("{url}{}", case.path));
@@ -424,7 +424,7 @@ async fn a_route_may_have_photos_written_as_another_type() {
     let stack = Stack::start(&["--set", &routes], &["--set", &upstream])
         .await
         .expect("a stack");
-    let url = format!("http://{}/bmp", stack.device.address("data"));
+    let url = format!("http://{}/bmp", stack.device.address("reverse"));
     let file = photo("goldfish.jpg");
     let answer = Client::default()
         .post(&url, "image/jpeg", Bytes::from(file))

@@ -1,21 +1,28 @@
 //! The device sidecar as a whole: what its parts share, and its start and end.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use http::uri::Authority;
+use http::{HeaderValue, Version};
+use sidecod_sidecar::connect::Connector;
+use sidecod_sidecar::listen::{Connections, Http};
+use sidecod_sidecar::own::Own;
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::shutdown::{Shutdown, asked_to_end};
-use sidecod_sidecar::upstream::Upstream;
-use sidecod_sidecar::{admin, listen, metrics};
+use sidecod_sidecar::upstream::{BaseUrl, Upstream};
+use sidecod_sidecar::{admin, metrics};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, Route};
 use crate::encode::{Codec, Coding, Pool};
-use crate::intercept;
+use crate::ingress::destination::{Destination, Listed};
+use crate::ingress::{Ingress, Way};
 use crate::link::Link;
 
 /// What all requests share.
@@ -25,11 +32,26 @@ pub struct App {
     pub(crate) codec: Arc<Codec>,
     pub(crate) pool: Pool,
     pub(crate) link: Link,
-    pub(crate) direct: Option<Upstream>,
+    /// Where requests of reverse listeners go.
+    pub(crate) reverse: Destination,
+    /// Which other destinations go through the edge.
+    pub(crate) listed: Listed,
+    /// What calls servers that requests name themselves.
+    pub(crate) outside: Upstream,
+    /// The addresses that are this process' own.
+    pub(crate) own: Own,
+    pub(crate) ways: Ways,
     /// Kibibytes of bodies that may still be held.
     pub(crate) held: Arc<Semaphore>,
     pub(crate) body_timeout: Duration,
     pub(crate) keep_server_timing: bool,
+}
+
+/// Times of the forward and the transparent way in.
+pub struct Ways {
+    pub(crate) detect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) tunnel_idle: Duration,
 }
 
 impl App {
@@ -39,21 +61,42 @@ impl App {
     /// If the bundle cannot be opened, a route names a quality that it has not, or no thread starts.
     pub fn new(config: &Config) -> Result<Self> {
         let (codec, codings) = open(config)?;
+        let own = Own::default();
         let connect_timeout = Duration::from_millis(config.edge.connect_timeout_ms);
+        let connector = Connector::new(connect_timeout, own.clone());
+        let direct = config.direct.clone();
+        let ways = Ways {
+            detect_timeout: Duration::from_millis(config.listen.detect_timeout_ms),
+            connect_timeout: Duration::from_millis(config.listen.connect_timeout_ms),
+            tunnel_idle: Duration::from_millis(config.listen.tunnel_idle_ms),
+        };
         Ok(Self {
             routes: config.routes.clone(),
             codings,
             codec: Arc::new(codec),
             pool: Pool::start("encode", config.codec.threads, config.codec.queue)?,
-            link: Link::new(&config.edge).context("edge")?,
-            direct: config
-                .direct
-                .clone()
-                .map(|url| Upstream::new(url, connect_timeout)),
+            link: Link::new(&config.edge, own.clone()).context("edge")?,
+            reverse: Destination {
+                upstream: Some(HeaderValue::from_str(&config.edge.upstream).context("edge")?),
+                direct: direct.map(|url| Arc::new(Upstream::new(url, connector))),
+                version: Version::HTTP_11,
+            },
+            listed: Listed::new(&config.destinations).context("destination")?,
+            outside: Upstream::new(
+                BaseUrl::of(&Authority::from_static("localhost"))?,
+                Connector::new(ways.connect_timeout, own.clone()),
+            ),
+            own,
+            ways,
             held: Arc::new(Semaphore::new(config.max_held_mib << 10)),
             body_timeout: Duration::from_millis(config.body_timeout_ms),
             keep_server_timing: config.keep_server_timing,
         })
+    }
+
+    /// Tells it of a listener, so that no connection of its own goes there.
+    pub fn listens(&self, address: SocketAddr) {
+        self.own.listens(address);
     }
 
     /// How a route's inputs are coded; every route has an entry.
@@ -87,31 +130,88 @@ pub async fn run(config: Config) -> Result<()> {
     let metrics = metrics::install()?;
     let readiness = Readiness::default();
     let starting = readiness.block("codec");
-    let bind = async |key: &str, address| {
-        TcpListener::bind(address)
-            .await
-            .with_context(|| format!("{key}: cannot listen on {address}"))
-    };
-    let data = bind("listen", config.listen).await?;
-    let admin = bind("admin", config.admin).await?;
-    println!(
-        "listening data={} admin={}",
-        data.local_addr()?,
-        admin.local_addr()?
-    );
+    let listeners = bind(&config).await?;
+    let (admin, line) = admin_and_line(&config, &listeners).await?;
+    println!("{line}");
 
     let app = Arc::new(App::new(&config)?);
+    for (_, listener) in &listeners {
+        app.listens(listener.local_addr()?);
+    }
     let (trigger, shutdown) = Shutdown::new();
-    let admin = tokio::spawn(admin::serve(admin, readiness, metrics, shutdown.clone()));
-    let service = listen::service(move |request| intercept::answer(app.clone(), request));
-    let serving =
-        tokio::spawn(async move { listen::http1(data, &config.server, service, shutdown).await });
+    let admin = tokio::spawn(admin::serve(
+        admin,
+        readiness.clone(),
+        metrics,
+        shutdown.clone(),
+    ));
+    let ingress = Ingress::new(app.clone(), Http::new(&config.server), shutdown);
+    let connections = Connections::new(&config.server);
+    let serving: Vec<_> = listeners
+        .into_iter()
+        .map(|(way, listener)| {
+            tokio::spawn(ingress.clone().serve(way, listener, connections.clone()))
+        })
+        .collect();
+    if !config.listen.transparent.is_empty() {
+        let finding = readiness.block("addresses of the destinations");
+        tokio::spawn(async move {
+            app.listed.look_up().await;
+            drop(finding);
+            app.listed.keep_up().await;
+        });
+    }
     drop(starting);
 
     asked_to_end().await?;
     tracing::info!("ending");
     trigger.fire();
-    serving.await?;
+    for listener in serving {
+        listener.await?;
+    }
     admin.await?;
     Ok(())
+}
+
+/// Binds the listeners of apps.
+async fn bind(config: &Config) -> Result<Vec<(Way, TcpListener)>> {
+    let listen = &config.listen;
+    let lists = [
+        (Way::Reverse, &listen.reverse),
+        (Way::Forward, &listen.forward),
+        (Way::Transparent, &listen.transparent),
+    ];
+    let mut listeners = Vec::new();
+    for (way, list) in lists {
+        for &address in list {
+            if way == Way::Forward && !address.ip().is_loopback() {
+                tracing::warn!(%address, "whoever reaches this forward proxy can use it, and reach what this machine reaches");
+            }
+            listeners.push((
+                way,
+                bind_to(&format!("listen.{}", way.name()), address).await?,
+            ));
+        }
+    }
+    Ok(listeners)
+}
+
+/// Binds the admin listener, and says where all of them are.
+async fn admin_and_line(
+    config: &Config,
+    listeners: &[(Way, TcpListener)],
+) -> Result<(TcpListener, String)> {
+    let admin = bind_to("admin", config.admin).await?;
+    let mut line = "listening".to_owned();
+    for (way, listener) in listeners {
+        line = format!("{line} {}={}", way.name(), listener.local_addr()?);
+    }
+    line = format!("{line} admin={}", admin.local_addr()?);
+    Ok((admin, line))
+}
+
+async fn bind_to(key: &str, address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{key}: cannot listen on {address}"))
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderValue, Method};
 use serde::Deserialize;
 use sidecod_sidecar::config::{self, ConfigError};
 use sidecod_sidecar::listen::ServerLimits;
@@ -16,6 +16,8 @@ use sidecod_wire::slot::Preset;
 
 pub use coding::{LayoutName, Render, Tensor};
 
+use crate::ingress::destination::HostPort;
+
 /// Variables of the environment that start with this and two underscores set keys.
 pub const ENV_PREFIX: &str = "SIDECOD_DEVICE";
 
@@ -23,8 +25,8 @@ pub const ENV_PREFIX: &str = "SIDECOD_DEVICE";
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where apps connect (HTTP/1.1).
-    pub listen: SocketAddr,
+    /// Where apps connect, each list in its own way.
+    pub listen: Listen,
     /// Where `/metrics`, `/live` and `/ready` are.
     pub admin: SocketAddr,
     /// Base URL of the model server itself, for when the edge cannot be reached.
@@ -34,13 +36,17 @@ pub struct Config {
     pub edge: Edge,
     /// How inputs are encoded.
     pub codec: Codec,
+    /// The model servers that may be reached through the edge, for the ways in on which requests say
+    /// themselves where they go.
+    #[serde(default, rename = "destination")]
+    pub destinations: Vec<Destination>,
     /// Which requests are offloaded; the first that matches counts.
     #[serde(default, rename = "route")]
     pub routes: Vec<Route>,
     /// Bounds on what an input may be.
     #[serde(default)]
     pub limits: Limits,
-    /// Bounds of the listener.
+    /// Bounds of the listeners, which share them.
     #[serde(default)]
     pub server: ServerLimits,
     /// Milliseconds in which the body of a request that a route takes must have arrived.
@@ -58,6 +64,48 @@ pub struct Config {
     pub keep_server_timing: bool,
 }
 
+/// The listeners, by the way in which an app finds them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// The app's base URL names these.
+    pub reverse: Vec<SocketAddr>,
+    /// The app's `HTTP_PROXY` names these.
+    pub forward: Vec<SocketAddr>,
+    /// The system redirects the app's connections to these.
+    pub transparent: Vec<SocketAddr>,
+    /// Milliseconds in which the first bytes of a redirected connection say what protocol it is.
+    pub detect_timeout_ms: u64,
+    /// Milliseconds for a connection to where a request of a forward or transparent listener goes.
+    pub connect_timeout_ms: u64,
+    /// Milliseconds after which a tunnel in which nothing moves is closed.
+    pub tunnel_idle_ms: u64,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            reverse: Vec::new(),
+            forward: Vec::new(),
+            transparent: Vec::new(),
+            detect_timeout_ms: 300,
+            connect_timeout_ms: 10_000,
+            tunnel_idle_ms: 3_600_000,
+        }
+    }
+}
+
+/// A model server that apps address themselves.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Destination {
+    /// What apps call it, `name:port` or `address:port`.
+    pub hosts: Vec<HostPort>,
+    /// The name of the upstream that the edge calls for it.
+    #[serde(default = "default_upstream")]
+    pub upstream: String,
+}
+
 /// The edge sidecar and the link to it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,7 +118,7 @@ pub struct Edge {
     /// What admits this device to the edge.
     #[serde(default)]
     pub token: Option<Token>,
-    /// Name of the upstream that the edge calls.
+    /// Name of the upstream that the edge calls for requests of reverse listeners.
     #[serde(default = "default_upstream")]
     pub upstream: String,
     /// Milliseconds for a connection to be made.
@@ -181,7 +229,26 @@ impl Config {
                 "an http URL is not encrypted; say plaintext = true if that is meant",
             );
         }
+        let listen = &self.listen;
+        if [&listen.reverse, &listen.forward, &listen.transparent]
+            .iter()
+            .all(|list| list.is_empty())
+        {
+            return wrong(
+                "listen",
+                "no address; say reverse, forward or transparent = [\"127.0.0.1:7000\"]",
+            );
+        }
         for (key, value) in [
+            (
+                "listen.detect_timeout_ms",
+                listen.detect_timeout_ms as usize,
+            ),
+            (
+                "listen.connect_timeout_ms",
+                listen.connect_timeout_ms as usize,
+            ),
+            ("listen.tunnel_idle_ms", listen.tunnel_idle_ms as usize),
             ("codec.threads", self.codec.threads),
             ("codec.queue", self.codec.queue),
             ("max_held_mib", self.max_held_mib),
@@ -190,6 +257,21 @@ impl Config {
         ] {
             if value == 0 {
                 return wrong(key, "must be at least 1");
+            }
+        }
+        for (index, destination) in self.destinations.iter().enumerate() {
+            let key = |name: &str| format!("destination[{index}].{name}");
+            if destination.hosts.is_empty() {
+                return wrong(&key("hosts"), "no host; say hosts = [\"model.lan:8080\"]");
+            }
+            if HeaderValue::from_str(&destination.upstream).is_err() {
+                return wrong(&key("upstream"), "must be visible ASCII");
+            }
+            let earlier = self.destinations[..index].iter().flat_map(|d| &d.hosts);
+            for host in earlier {
+                if destination.hosts.contains(host) {
+                    return wrong(&key("hosts"), &format!("{host} stands in an earlier one"));
+                }
             }
         }
         for (index, route) in self.routes.iter().enumerate() {
@@ -271,8 +353,9 @@ mod tests {
     }
 
     const GOOD: &str = r#"
-listen = "127.0.0.1:0"
 admin = "127.0.0.1:0"
+[listen]
+reverse = ["127.0.0.1:0"]
 [edge]
 url = "http://edge:7100"
 plaintext = true
@@ -308,12 +391,12 @@ path = "/v1/*"
             (
                 "http://edge:7100",
                 "ftp://edge",
-                "d.toml:5:7: url: `ftp://edge` is no base URL, want http://host:port",
+                "d.toml:6:7: url: `ftp://edge` is no base URL, want http://host:port",
             ),
             (
                 "http://edge:7100",
                 "edge",
-                "d.toml:5:7: url: `edge` is no base URL",
+                "d.toml:6:7: url: `edge` is no base URL",
             ),
             (
                 "path = \"/v1/*\"",
@@ -333,7 +416,27 @@ path = "/v1/*"
             (
                 "name = \"a\"",
                 "name = \"a\"\ncolour = 1",
-                "d.toml:12:1: unknown field `colour`",
+                "d.toml:13:1: unknown field `colour`",
+            ),
+            (
+                "reverse = [\"127.0.0.1:0\"]",
+                "",
+                "listen: no address; say reverse, forward or transparent",
+            ),
+            (
+                "[[route]]",
+                "[[destination]]\nhosts = []\n[[route]]",
+                "destination[0].hosts: no host",
+            ),
+            (
+                "[[route]]",
+                "[[destination]]\nhosts = [\"model/x\"]\n[[route]]",
+                "`model/x` is no host, want name:port or address:port",
+            ),
+            (
+                "[[route]]",
+                "[[destination]]\nhosts = [\"m\"]\n[[destination]]\nhosts = [\"M.:80\"]\n[[route]]",
+                "destination[1].hosts: m:80 stands in an earlier one",
             ),
             (
                 "bundle = \"x\"",

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::app::App;
 use crate::encode::Coded;
+use crate::ingress::destination::Destination;
 use crate::link::LinkError;
 use crate::relay;
 
@@ -31,6 +32,8 @@ pub enum Outcome {
     FallbackEdge,
     /// It went to the model server without the edge.
     FallbackDirect,
+    /// It went to a destination that the edge is not asked for.
+    Elsewhere,
     /// It got an error of a sidecar.
     Error,
 }
@@ -44,6 +47,7 @@ impl Outcome {
             Self::Passthrough => "passthrough",
             Self::FallbackEdge => "fallback_edge",
             Self::FallbackDirect => "fallback_direct",
+            Self::Elsewhere => "elsewhere",
             Self::Error => "error",
         }
     }
@@ -79,6 +83,7 @@ struct Failure {
 /// Sends a request whose body is held, step by step down the ladder.
 pub async fn send(
     app: &Arc<App>,
+    destination: &Destination,
     parts: &Parts,
     body: &Whole,
     coded: Option<Coded>,
@@ -94,6 +99,7 @@ pub async fn send(
     if let Some(coded) = coded {
         match edge(
             app,
+            destination,
             Outcome::Code,
             framed(parts, coded.frame),
             terms.rest() / 2,
@@ -110,13 +116,14 @@ pub async fn send(
             .is_none_or(|failed| !failed.sent || terms.idempotent)
     };
     if may_go_on(&failure) && failure.as_ref().is_none_or(|failed| failed.edge_again) {
-        match edge(app, through_edge, original(parts, body), terms.rest()).await {
+        let request = original(parts, body);
+        match edge(app, destination, through_edge, request, terms.rest()).await {
             Attempt::Answer(outcome, answer) => return (outcome, answer),
             Attempt::Failed(failed) => failure = Some(failed),
         }
     }
-    if may_go_on(&failure) && app.direct.is_some() && !terms.rest().is_zero() {
-        match direct(app, original(parts, body), Some(terms.rest())).await {
+    if may_go_on(&failure) && destination.direct.is_some() && !terms.rest().is_zero() {
+        match direct(destination, original(parts, body), Some(terms.rest())).await {
             Attempt::Answer(outcome, answer) => return (outcome, answer),
             Attempt::Failed(failed) => failure = Some(failed),
         }
@@ -130,14 +137,24 @@ pub async fn send(
 
 /// Sends a request whose body still arrives: once, and past the edge only if nothing of it has been
 /// sent. Its answer may take as long as it takes: nobody but the app knows how long the body is.
-pub async fn send_streamed(app: &Arc<App>, request: Request<Body>) -> (Outcome, Response<Body>) {
-    match app.link.send(request).await {
+pub async fn send_streamed(
+    app: &Arc<App>,
+    destination: &Destination,
+    request: Request<Body>,
+) -> (Outcome, Response<Body>) {
+    if !destination.through_edge() {
+        return match direct(destination, request, None).await {
+            Attempt::Answer(_, answer) => (Outcome::Elsewhere, answer),
+            Attempt::Failed(failed) => (Outcome::Error, failed.problem),
+        };
+    }
+    match app.link.send(destination, request).await {
         Ok(answer) => (
             Outcome::Passthrough,
             relay::from_edge(answer, app.keep_server_timing).answer,
         ),
-        Err(LinkError::Unreachable { request, .. }) if app.direct.is_some() => {
-            match direct(app, *request, None).await {
+        Err(LinkError::Unreachable { request, .. }) if destination.direct.is_some() => {
+            match direct(destination, *request, None).await {
                 Attempt::Answer(outcome, answer) => (outcome, answer),
                 Attempt::Failed(failed) => (Outcome::Error, failed.problem),
             }
@@ -155,12 +172,13 @@ impl Terms {
 
 async fn edge(
     app: &Arc<App>,
+    destination: &Destination,
     outcome: Outcome,
     request: Request<Body>,
     limit: Duration,
 ) -> Attempt {
     let start = Instant::now();
-    let answer = match timeout(limit, app.link.send(request)).await {
+    let answer = match timeout(limit, app.link.send(destination, request)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
             return Attempt::Failed(Failure {
@@ -214,7 +232,11 @@ async fn edge(
     }
 }
 
-async fn direct(app: &Arc<App>, mut request: Request<Body>, limit: Option<Duration>) -> Attempt {
+async fn direct(
+    destination: &Destination,
+    mut request: Request<Body>,
+    limit: Option<Duration>,
+) -> Attempt {
     let failed = |sent, problem| {
         Attempt::Failed(Failure {
             sent,
@@ -222,19 +244,22 @@ async fn direct(app: &Arc<App>, mut request: Request<Body>, limit: Option<Durati
             problem,
         })
     };
-    let Some(direct) = &app.direct else {
+    let Some(direct) = &destination.direct else {
         return failed(
             false,
             unreachable("no direct address of the model server is configured"),
         );
     };
     remove_prefixed(request.headers_mut(), PREFIX);
+    // The link has its own.
+    *request.version_mut() = destination.version;
     match direct.send(request, limit).await {
         Ok(answer) => Attempt::Answer(Outcome::FallbackDirect, relay::from_upstream(answer)),
         Err(error) => {
             let (status, kind) = match error {
                 UpstreamError::Target(_) => (StatusCode::BAD_REQUEST, "bad-request"),
                 UpstreamError::Timeout(..) => (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout"),
+                UpstreamError::Loop(_) => (StatusCode::LOOP_DETECTED, "loop"),
                 _ => (StatusCode::BAD_GATEWAY, "upstream-unreachable"),
             };
             failed(true, problem(status, kind, &format!("directly: {error}")))

@@ -20,25 +20,37 @@ use tokio::time::Instant;
 use crate::app::App;
 use crate::config::Route;
 use crate::fallback::{self, Outcome, Terms};
+use crate::ingress::destination::Destination;
 use crate::{plan, route};
 
 /// The route's name in metrics where none took the request.
 const NO_ROUTE: &str = "none";
 
 /// Answers a request of the app.
-pub async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response<Body> {
+pub async fn answer(
+    app: Arc<App>,
+    destination: Destination,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let in_flight = Gauged::new(metrics::gauge!("sidecod_device_in_flight"));
     if let Some(refusal) = refusal(&request) {
         return refusal;
     }
-    let route = route::find(&app.routes, &request);
+    let routes = if destination.through_edge() {
+        &app.routes[..]
+    } else {
+        &[]
+    };
+    let route = route::find(routes, &request);
     let name = route.map_or_else(|| NO_ROUTE.to_owned(), |route| route.name.clone());
     let (parts, body) = request.into_parts();
     let parts = end_to_end(parts);
     let (outcome, answer) = match route.and_then(|route| place(&app, route, &parts, &body)) {
-        Some((route, place)) => routed(&app, route, place, parts, body).await,
-        None if body.is_end_stream() => bodiless(&app, parts).await,
-        None => through(&app, parts, Counted { body }).await,
+        Some((route, place)) => routed(&app, &destination, route, place, parts, body).await,
+        None if body.is_end_stream() && destination.through_edge() => {
+            bodiless(&app, &destination, parts).await
+        }
+        None => through(&app, &destination, parts, Counted { body }).await,
     };
     metrics::counter!("sidecod_device_requests_total", "route" => name, "outcome" => outcome.name())
         .increment(1);
@@ -48,7 +60,7 @@ pub async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response<Body>
 /// Refuses what no reverse proxy can pass on.
 fn refusal(request: &Request<Incoming>) -> Option<Response<Body>> {
     if request.method() == Method::CONNECT {
-        let detail = "this listener is a reverse proxy: it opens no tunnels";
+        let detail = "this listener is no forward proxy: it opens no tunnels";
         return Some(problem(StatusCode::METHOD_NOT_ALLOWED, "no-tunnel", detail));
     }
     // RFC 9112, section 3.2.
@@ -85,6 +97,7 @@ fn place<'r>(
 /// A request that a route takes: its body is held, so that it can be coded, and sent again.
 async fn routed(
     app: &Arc<App>,
+    destination: &Destination,
     route: &Route,
     place: OwnedSemaphorePermit,
     parts: Parts,
@@ -97,7 +110,7 @@ async fn routed(
         Ok(Held::Whole(whole)) => whole,
         Ok(Held::Over(body)) => {
             plan::count_not_coded(route, "max_body");
-            return through(app, parts, body).await;
+            return through(app, destination, parts, body).await;
         }
         Err(error @ HoldError::Timeout(_)) => {
             return refused(StatusCode::REQUEST_TIMEOUT, "body-timeout", error);
@@ -112,29 +125,39 @@ async fn routed(
         deadline,
         idempotent: route.idempotent,
     };
-    let answer = fallback::send(app, &parts, &whole, coded, terms).await;
+    let answer = fallback::send(app, destination, &parts, &whole, coded, terms).await;
     drop(place);
     answer
 }
 
 /// A request without a body that no route takes: it can be sent again.
-async fn bodiless(app: &Arc<App>, parts: Parts) -> (Outcome, Response<Body>) {
+async fn bodiless(
+    app: &Arc<App>,
+    destination: &Destination,
+    parts: Parts,
+) -> (Outcome, Response<Body>) {
     let terms = Terms {
         deadline: Instant::now() + UNROUTED,
         idempotent: parts.method.is_idempotent(),
     };
-    fallback::send(app, &parts, &Whole::default(), None, terms).await
+    fallback::send(app, destination, &parts, &Whole::default(), None, terms).await
 }
 
 /// Longest time until the answer of a request without a body and a route begins.
 const UNROUTED: Duration = Duration::from_mins(10);
 
 /// A request whose body goes on as it arrives.
-async fn through<B>(app: &Arc<App>, parts: Parts, body: B) -> (Outcome, Response<Body>)
+async fn through<B>(
+    app: &Arc<App>,
+    destination: &Destination,
+    parts: Parts,
+    body: B,
+) -> (Outcome, Response<Body>)
 where
     B: http_body::Body<Data = Bytes, Error = hyper::Error> + Send + 'static,
 {
-    fallback::send_streamed(app, Request::from_parts(parts, streamed(body))).await
+    let request = Request::from_parts(parts, streamed(body));
+    fallback::send_streamed(app, destination, request).await
 }
 
 /// The head of a request without what ends here.

@@ -16,14 +16,16 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use metrics::Counter;
 use sidecod_sidecar::Body;
+use sidecod_sidecar::own::{Made, Own};
 use sidecod_sidecar::upstream::BaseUrl;
-use sidecod_wire::header::{TOKEN, UPSTREAM};
+use sidecod_wire::header::{HTTP2, PROTOCOL, TOKEN, UPSTREAM};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::config::Edge;
+use crate::ingress::destination::Destination;
 
 /// The connection is tried with a ping after this much silence, also while it is idle.
 const PING_AFTER: Duration = Duration::from_secs(10);
@@ -53,8 +55,8 @@ pub enum LinkError {
 /// The connection to the edge.
 pub struct Link {
     edge: BaseUrl,
-    upstream: HeaderValue,
     token: Option<HeaderValue>,
+    own: Own,
     connect_timeout: Duration,
     state: Mutex<State>,
 }
@@ -71,8 +73,8 @@ impl Link {
     /// A link that connects when it is first used.
     ///
     /// # Errors
-    /// If the configuration's URL, upstream or token cannot stand in a request.
-    pub fn new(edge: &Edge) -> Result<Self, http::Error> {
+    /// If the configuration's URL or token cannot stand in a request.
+    pub fn new(edge: &Edge, own: Own) -> Result<Self, http::Error> {
         let token = edge
             .token
             .as_ref()
@@ -84,18 +86,23 @@ impl Link {
         });
         Ok(Self {
             edge: edge.url.clone(),
-            upstream: HeaderValue::from_str(&edge.upstream)?,
             token,
+            own,
             connect_timeout: Duration::from_millis(edge.connect_timeout_ms),
             state: Mutex::default(),
         })
     }
 
-    /// Sends a request to the edge and waits for the head of its answer.
+    /// Sends a request to the edge, for the upstream of its destination, and waits for the head of
+    /// the answer.
     ///
     /// # Errors
     /// [`LinkError`]; an unreachable edge gives the request back.
-    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, LinkError> {
+    pub async fn send(
+        &self,
+        destination: &Destination,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, LinkError> {
         let mut connection = match self.connection().await {
             Ok(connection) => connection,
             Err(reason) => {
@@ -105,7 +112,7 @@ impl Link {
                 });
             }
         };
-        self.address(&mut request);
+        self.address(destination, &mut request);
         connection
             .try_send_request(request)
             .await
@@ -119,7 +126,7 @@ impl Link {
     }
 
     /// Gives a request the form that it has on the link: HTTP/2, the app's `Host` as authority.
-    fn address(&self, request: &mut Request<Body>) {
+    fn address(&self, destination: &Destination, request: &mut Request<Body>) {
         *request.version_mut() = Version::HTTP_2;
         let host = request.headers_mut().remove(header::HOST);
         let authority = request
@@ -135,7 +142,12 @@ impl Link {
             *request.uri_mut() = uri;
         }
         let headers = request.headers_mut();
-        headers.insert(UPSTREAM, self.upstream.clone());
+        if let Some(upstream) = &destination.upstream {
+            headers.insert(UPSTREAM, upstream.clone());
+        }
+        if destination.version == Version::HTTP_2 {
+            headers.insert(PROTOCOL, HeaderValue::from_static(HTTP2));
+        }
         if let Some(token) = &self.token {
             headers.insert(TOKEN, token.clone());
         }
@@ -188,7 +200,7 @@ impl Link {
 
     async fn connect(&self) -> Result<SendRequest<Body>, Box<dyn std::error::Error + Send + Sync>> {
         let stream = TcpStream::connect(self.edge.host_and_port()).await?;
-        stream.set_nodelay(true)?;
+        let stream = self.own.note(stream)?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_AFTER)
@@ -210,13 +222,13 @@ impl Link {
 
 /// A socket whose bytes are counted, as they are what a thin link has to carry.
 struct Counted {
-    stream: TcpStream,
+    stream: Made,
     sent: Counter,
     received: Counter,
 }
 
 impl Counted {
-    fn new(stream: TcpStream) -> Self {
+    fn new(stream: Made) -> Self {
         let counter = |direction: &'static str| metrics::counter!("sidecod_device_link_bytes_total", "direction" => direction);
         Self {
             stream,

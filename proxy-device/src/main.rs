@@ -1,12 +1,15 @@
 //! `proxy-device`: the device sidecar.
 
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::Parser;
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
 use sidecod_device::app;
 use sidecod_device::config::Config;
+use sidecod_device::inspect::inspect;
+use sidecod_device::redirect::Redirect;
 
 /// Takes the photos out of an app's inference requests, encodes them, and sends a few kilobytes to
 /// proxy-edge. Everything else passes through.
@@ -14,18 +17,49 @@ use sidecod_device::config::Config;
 #[command(version)]
 struct Arguments {
     /// Configuration file (TOML). Variables such as `SIDECOD_DEVICE__EDGE__URL` go over it.
-    #[arg(long, default_value = "proxy-device.toml")]
+    #[arg(long, global = true, default_value = "proxy-device.toml")]
     config: PathBuf,
     /// A key to set over the file and the environment, such as edge.url="http://10.0.0.1:7100".
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// Check the configuration and the bundle, and do nothing else.
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Prints, installs or removes the rules that send an app's connections to a transparent
+    /// listener.
+    Redirect(Redirect),
+    /// Looks at routes.
+    Route {
+        #[command(subcommand)]
+        command: RouteCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum RouteCommand {
+    /// Shows what would cross for a request on standard input, and sends nothing: a whole HTTP/1.1
+    /// request, or a body. Ends with 1 if it would cross as it is.
+    Test {
+        /// Name of the route; without it the one that takes the request.
+        #[arg(long)]
+        route: Option<String>,
+        /// Content-type of a body that comes without the head of its request.
+        #[arg(long)]
+        content_type: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::Redirect(redirect)) = &arguments.command {
+        return set_rules(redirect);
+    }
     let config = match Config::load(&arguments.config, &arguments.sets) {
         Ok(config) => config,
         Err(error) => {
@@ -35,6 +69,8 @@ fn main() -> ExitCode {
     };
     let (result, failure) = if arguments.check {
         (check(&config), ExitCode::from(2))
+    } else if let Some(Command::Route { command }) = arguments.command {
+        (look(&config, &command), ExitCode::FAILURE)
     } else {
         sidecod_sidecar::log::start();
         (run(config), ExitCode::FAILURE)
@@ -44,6 +80,19 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("proxy-device: {error:#}");
             failure
+        }
+    }
+}
+
+fn set_rules(redirect: &Redirect) -> ExitCode {
+    match redirect.run() {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("proxy-device redirect: {error}");
+            ExitCode::FAILURE
         }
     }
 }
@@ -67,6 +116,21 @@ fn check(config: &Config) -> Result<()> {
     }
     println!("the configuration is good");
     Ok(())
+}
+
+fn look(config: &Config, command: &RouteCommand) -> Result<()> {
+    let RouteCommand::Test {
+        route,
+        content_type,
+    } = command;
+    let mut input = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut input)?;
+    let report = inspect(config, route.as_deref(), content_type.as_deref(), &input)?;
+    if report.is_coded() {
+        println!("{report}");
+        return Ok(());
+    }
+    bail!("{report}")
 }
 
 fn run(config: Config) -> Result<()> {

@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use sidecod_device::app::App;
 use sidecod_device::config::Config;
-use sidecod_device::intercept;
+use sidecod_device::ingress::reverse;
 use sidecod_sidecar::Body;
 use sidecod_sidecar::body::full;
 use sidecod_sidecar::listen::{self, ServerLimits};
@@ -101,7 +101,8 @@ async fn device(edge: SocketAddr, direct: Option<SocketAddr>, more: &str) -> (So
         .unwrap_or_default();
     let bundle = root.join("onnx/codecs/photo-v0").display().to_string();
     let text = format!(
-        "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n{direct}\n\
+        "admin = \"127.0.0.1:0\"\n{direct}\n\
+         [listen]\nreverse = [\"127.0.0.1:0\"]\n\
          [edge]\nurl = \"http://{edge}\"\nplaintext = true\n\
          [codec]\nbundle = {bundle:?}\n\
          [[route]]\nname = \"photos\"\npath = \"/p/*\"\n{more}\n"
@@ -111,7 +112,7 @@ async fn device(edge: SocketAddr, direct: Option<SocketAddr>, more: &str) -> (So
     let app = Arc::new(App::new(&config).unwrap());
     let (listener, address) = bind().await;
     let (trigger, shutdown) = Shutdown::new();
-    let service = listen::service(move |request| intercept::answer(app.clone(), request));
+    let service = reverse::service(app);
     tokio::spawn(async move {
         listen::http1(listener, &ServerLimits::default(), service, shutdown).await;
     });

@@ -65,6 +65,7 @@ impl Fail {
             Self::Upstream(_, UpstreamError::Timeout(..)) => {
                 (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout")
             }
+            Self::Upstream(_, UpstreamError::Loop(_)) => (StatusCode::LOOP_DETECTED, "loop"),
         }
     }
 

@@ -8,7 +8,7 @@ use http::{Response, Version};
 use hyper::body::Incoming;
 use sidecod_sidecar::metrics::Gauged;
 use sidecod_sidecar::{Body, body, hop};
-use sidecod_wire::header::PREFIX;
+use sidecod_wire::header::{HTTP2, PREFIX, PROTOCOL};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
@@ -32,6 +32,16 @@ impl Steps {
             let _ = write!(value, "{between}{step};dur={:.1}", took.as_secs_f64() * 1e3);
         }
         value
+    }
+}
+
+/// The version of HTTP in which the device wants the model server called.
+#[must_use]
+pub fn upstream_version(headers: &HeaderMap) -> Version {
+    if headers.get(PROTOCOL).is_some_and(|value| value == HTTP2) {
+        Version::HTTP_2
+    } else {
+        Version::HTTP_11
     }
 }
 

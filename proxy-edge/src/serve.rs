@@ -137,6 +137,7 @@ impl Edge {
         } else {
             body::streamed(incoming)
         };
+        parts.version = relay::upstream_version(&parts.headers);
         relay::to_upstream(&mut parts.headers);
         let begin = Instant::now();
         let request = Request::from_parts(parts, outgoing);

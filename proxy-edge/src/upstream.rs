@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use sidecod_sidecar::connect::Connector;
+use sidecod_sidecar::own::Own;
 use sidecod_sidecar::{Body, upstream};
 
 use crate::config::UpstreamConfig;
@@ -27,9 +29,10 @@ impl Upstreams {
     pub fn new(list: &[UpstreamConfig]) -> Self {
         let known = |config: &UpstreamConfig| {
             let connect_timeout = Duration::from_millis(config.connect_timeout_ms);
+            let connector = Connector::new(connect_timeout, Own::default());
             let upstream = Upstream {
                 name: config.name.clone(),
-                server: upstream::Upstream::new(config.url.clone(), connect_timeout),
+                server: upstream::Upstream::new(config.url.clone(), connector),
                 timeout: Duration::from_millis(config.timeout_ms),
             };
             (config.name.clone(), upstream)

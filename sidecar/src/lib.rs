@@ -4,10 +4,12 @@
 pub mod admin;
 pub mod body;
 pub mod config;
+pub mod connect;
 pub mod hop;
 pub mod listen;
 pub mod log;
 pub mod metrics;
+pub mod own;
 pub mod problem;
 pub mod readiness;
 pub mod shutdown;

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body::Body;
 use crate::shutdown::Shutdown;
@@ -34,7 +35,8 @@ pub struct ServerLimits {
     pub header_timeout_ms: u64,
     /// Bytes of the headers of one request.
     pub max_header_bytes: u32,
-    /// Connections at a time; further ones wait in the system's queue.
+    /// Connections at a time, of all the listeners that share them; further ones wait in the
+    /// system's queue.
     pub max_connections: usize,
     /// Requests at a time on one HTTP/2 connection.
     pub max_streams: u32,
@@ -86,16 +88,14 @@ pub async fn http1(
     service: impl Service,
     shutdown: Shutdown,
 ) {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
-        .max_header_size(limits.max_header_bytes as usize)
-        .max_buf_size((limits.max_header_bytes as usize).max(8 << 10));
-    serve(listener, limits, shutdown, move |stream| {
-        builder.serve_connection(TokioIo::new(stream), service.clone())
-    })
-    .await;
+    let http = Http::new(limits);
+    let connections = Connections::new(limits);
+    let ended = shutdown.clone();
+    let serve = move |stream, _, place| {
+        let (http, service, shutdown) = (http.clone(), service.clone(), shutdown.clone());
+        async move { http.http1(stream, service, shutdown, place).await }
+    };
+    connections.serve(listener, ended, serve).await;
 }
 
 /// Serves HTTP/2 with prior knowledge until `shutdown`, then drains.
@@ -105,71 +105,160 @@ pub async fn http2(
     service: impl Service,
     shutdown: Shutdown,
 ) {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_header_list_size(limits.max_header_bytes)
-        .max_concurrent_streams(limits.max_streams)
-        // A device resets a stream when its app goes away; many apps may go at once, and the
-        // requests of the others must not go with them.
-        .max_pending_accept_reset_streams(Some(limits.max_streams as usize))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20));
-    serve(listener, limits, shutdown, move |stream| {
-        builder.serve_connection(TokioIo::new(stream), service.clone())
-    })
-    .await;
+    let http = Http::new(limits);
+    let connections = Connections::new(limits);
+    let ended = shutdown.clone();
+    let serve = move |stream, _, place| {
+        let (http, service, shutdown) = (http.clone(), service.clone(), shutdown.clone());
+        async move { http.http2(stream, service, shutdown, place).await }
+    };
+    connections.serve(listener, ended, serve).await;
 }
 
-async fn serve<C>(
-    listener: TcpListener,
-    limits: &ServerLimits,
-    mut shutdown: Shutdown,
-    connect: impl Fn(TcpStream) -> C,
-) where
-    C: GracefulConnection<Error = hyper::Error> + Send + 'static,
-{
-    let permits = Arc::new(Semaphore::new(limits.max_connections));
-    let graceful = GracefulShutdown::new();
-    loop {
-        let accept = async {
-            let permit = permits.clone().acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
-            accepted = accept => accepted,
-            () = shutdown.wait() => break,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                // Without it small frames wait for acknowledgements.
-                let _ = stream.set_nodelay(true);
-                let connection = graceful.watch(connect(stream));
-                tokio::spawn(async move {
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%error, "connection");
-                    }
-                    drop(permit);
-                });
+/// hyper's own builders with every limit set.
+#[derive(Clone)]
+pub struct Http {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+impl Http {
+    /// The builders with these limits.
+    #[must_use]
+    pub fn new(limits: &ServerLimits) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
+            .max_header_size(limits.max_header_bytes as usize)
+            .max_buf_size((limits.max_header_bytes as usize).max(8 << 10));
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_header_list_size(limits.max_header_bytes)
+            .max_concurrent_streams(limits.max_streams)
+            // A device resets a stream when its app goes away; many apps may go at once, and the
+            // requests of the others must not go with them.
+            .max_pending_accept_reset_streams(Some(limits.max_streams as usize))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20));
+        Self { http1, http2 }
+    }
+
+    /// Serves one connection of HTTP/1.1 or HTTP/1.0 to its end. Whoever takes it over by an upgrade
+    /// keeps a clone of its place.
+    pub async fn http1<I>(&self, io: I, service: impl Service, mut shutdown: Shutdown, place: Place)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let connection = self.http1.serve_connection(TokioIo::new(io), service);
+        let mut connection = std::pin::pin!(connection.with_upgrades());
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.wait() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
             }
-            Err(error) => {
-                tracing::warn!(%error, "no further connections for a moment");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+        };
+        end(ended, place);
+    }
+
+    /// Serves one connection of HTTP/2 to its end.
+    pub async fn http2<I>(&self, io: I, service: impl Service, mut shutdown: Shutdown, place: Place)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let connection = self.http2.serve_connection(TokioIo::new(io), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.wait() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
             }
+        };
+        end(ended, place);
+    }
+}
+
+fn end(ended: hyper::Result<()>, place: Place) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection");
+    }
+    drop(place);
+}
+
+/// How many connections there may be at a time, and the end that waits for them. Listeners that hold
+/// clones share both.
+#[derive(Clone)]
+pub struct Connections {
+    permits: Arc<Semaphore>,
+    all: u32,
+    drain: Duration,
+}
+
+/// The place of a connection: it counts, and is waited for at the end, until the last clone is gone.
+#[derive(Debug, Clone)]
+pub struct Place {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl Connections {
+    /// So many as the limits say.
+    #[must_use]
+    pub fn new(limits: &ServerLimits) -> Self {
+        let all = u32::try_from(limits.max_connections).unwrap_or(u32::MAX);
+        Self {
+            permits: Arc::new(Semaphore::new(all as usize)),
+            all,
+            drain: Duration::from_millis(limits.drain_ms),
         }
     }
-    drop(listener);
-    let deadline = Duration::from_millis(limits.drain_ms);
-    if tokio::time::timeout(deadline, graceful.shutdown())
-        .await
-        .is_err()
+
+    /// Has each connection of a listener served, with the address of its other end, until
+    /// `shutdown`; then waits for all connections, also those of other listeners.
+    pub async fn serve<F, R>(&self, listener: TcpListener, mut shutdown: Shutdown, serve: F)
+    where
+        F: Fn(TcpStream, SocketAddr, Place) -> R,
+        R: Future<Output = ()> + Send + 'static,
     {
-        tracing::warn!(
-            ?deadline,
-            "requests were still in flight when the drain ended"
-        );
+        loop {
+            let accept = async {
+                let permit = self.permits.clone().acquire_owned().await;
+                (permit, listener.accept().await)
+            };
+            let (permit, accepted) = tokio::select! {
+                accepted = accept => accepted,
+                () = shutdown.wait() => break,
+            };
+            // Nobody closes the semaphore.
+            let Ok(permit) = permit else { break };
+            match accepted {
+                Ok((stream, peer)) => {
+                    // Without it small frames wait for acknowledgements.
+                    let _ = stream.set_nodelay(true);
+                    let place = Place {
+                        _permit: Arc::new(permit),
+                    };
+                    tokio::spawn(serve(stream, peer, place));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no further connections for a moment");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        // Who has all the places has waited for all connections.
+        let ended = tokio::time::timeout(self.drain, self.permits.acquire_many(self.all)).await;
+        if ended.is_err() {
+            tracing::warn!(
+                deadline = ?self.drain,
+                "requests were still in flight when the drain ended"
+            );
+        }
     }
 }
 
@@ -198,7 +287,7 @@ mod tests {
         limits: ServerLimits,
         answer: impl Service,
     ) -> (
-        std::net::SocketAddr,
+        SocketAddr,
         crate::shutdown::Trigger,
         tokio::task::JoinHandle<()>,
     ) {

@@ -1,15 +1,19 @@
-//! A model server, as both sidecars call it: HTTP/1.1 over kept-open connections.
+//! A model server, as both sidecars call it: over kept-open connections, in HTTP/1.1, or in HTTP/2
+//! where the app has spoken that without being asked to.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use http::uri::Authority;
 use http::{HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::body::Body;
+use crate::connect::Connector;
+use crate::own::ConnectError;
 
 /// Idle connections are closed after this time, before a server is likely to close them itself.
 const IDLE: Duration = Duration::from_secs(4);
@@ -19,10 +23,19 @@ const IDLE: Duration = Duration::from_secs(4);
 pub struct BaseUrl(Uri);
 
 impl BaseUrl {
+    /// The root of a server.
+    ///
+    /// # Errors
+    /// If the authority is not one that a URL can have.
+    pub fn of(authority: &Authority) -> Result<Self, http::Error> {
+        let root = Uri::builder().scheme("http").authority(authority.as_str());
+        root.path_and_query("/").build().map(Self)
+    }
+
     /// Host and port.
     #[must_use]
     pub fn authority(&self) -> &str {
-        self.0.authority().map_or("", http::uri::Authority::as_str)
+        self.0.authority().map_or("", Authority::as_str)
     }
 
     /// Host, without brackets, and port, 80 where none is named.
@@ -74,8 +87,10 @@ impl<'de> Deserialize<'de> for BaseUrl {
 
 /// A server and the connections to it.
 pub struct Upstream {
-    client: Client<HttpConnector, Body>,
     base: BaseUrl,
+    connector: Connector,
+    http1: Client<Connector, Body>,
+    http2: OnceLock<Client<Connector, Body>>,
 }
 
 /// Why a server gave no answer.
@@ -93,32 +108,75 @@ pub enum UpstreamError {
     /// The answer has not begun in time.
     #[error("{0} has not answered within {1:?}")]
     Timeout(String, Duration),
+    /// The server is the one that asks.
+    #[error("the request would come back to this sidecar: {0}")]
+    Loop(String),
 }
 
 impl Upstream {
     /// A server that is connected to when it is first called.
     #[must_use]
-    pub fn new(base: BaseUrl, connect_timeout: Duration) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(connect_timeout));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .build(connector);
-        Self { client, base }
+    pub fn new(base: BaseUrl, connector: Connector) -> Self {
+        Self {
+            base,
+            http1: builder().build(connector.clone()),
+            http2: OnceLock::new(),
+            connector,
+        }
     }
 
-    /// Sends a request and waits for the head of the answer, at most for `limit`. The request's
-    /// authority becomes its `Host`; redirects are answers like others.
+    /// Another server, whose HTTP/1.1 connections are kept in the same pool.
+    #[must_use]
+    pub fn to(&self, base: BaseUrl) -> Self {
+        Self {
+            base,
+            connector: self.connector.clone(),
+            http1: self.http1.clone(),
+            http2: OnceLock::new(),
+        }
+    }
+
+    /// Sends a request and waits for the head of the answer, at most for `limit`. A request of
+    /// version HTTP/2 is sent in that version, every other one in HTTP/1.1. The request's authority
+    /// becomes its `Host`; redirects are answers like others.
     ///
     /// # Errors
     /// [`UpstreamError`].
     pub async fn send(
         &self,
-        mut request: Request<Body>,
+        request: Request<Body>,
         limit: Option<Duration>,
     ) -> Result<Response<Incoming>, UpstreamError> {
+        let name = || self.base.authority().to_owned();
+        let answer = if request.version() == Version::HTTP_2 {
+            let http2 = self.http2.get_or_init(|| {
+                let connector = self.connector.only(self.base.0.clone());
+                builder().http2_only(true).build(connector)
+            });
+            http2.request(self.in_http2(request)?)
+        } else {
+            self.http1.request(self.in_http1(request)?)
+        };
+        let answer = match limit {
+            Some(limit) => tokio::time::timeout(limit, answer)
+                .await
+                .map_err(|_| UpstreamError::Timeout(name(), limit))?,
+            None => answer.await,
+        };
+        answer.map_err(|error| {
+            let cause = innermost(&error);
+            let reason = cause.to_string();
+            if let Some(ConnectError::Loop(_)) = cause.downcast_ref() {
+                UpstreamError::Loop(reason)
+            } else if error.is_connect() {
+                UpstreamError::Unreachable(name(), reason)
+            } else {
+                UpstreamError::Broken(name(), reason)
+            }
+        })
+    }
+
+    fn in_http1(&self, mut request: Request<Body>) -> Result<Request<Body>, UpstreamError> {
         let host = request
             .uri()
             .authority()
@@ -131,32 +189,49 @@ impl Upstream {
             .base
             .join(request.uri())
             .map_err(UpstreamError::Target)?;
-        let name = || self.base.authority().to_owned();
-        let answer = self.client.request(request);
-        let answer = match limit {
-            Some(limit) => tokio::time::timeout(limit, answer)
-                .await
-                .map_err(|_| UpstreamError::Timeout(name(), limit))?,
-            None => answer.await,
-        };
-        answer.map_err(|error| {
-            let reason = reason(&error);
-            if error.is_connect() {
-                UpstreamError::Unreachable(name(), reason)
-            } else {
-                UpstreamError::Broken(name(), reason)
-            }
-        })
+        Ok(request)
+    }
+
+    /// In HTTP/2 the authority stands in the target, and no field belongs to one hop
+    /// (RFC 9113, 8.2.2 and 8.3.1).
+    fn in_http2(&self, mut request: Request<Body>) -> Result<Request<Body>, UpstreamError> {
+        request.headers_mut().remove(header::CONNECTION);
+        let host = request.headers_mut().remove(header::HOST);
+        let authority = request
+            .uri()
+            .authority()
+            .cloned()
+            .or_else(|| Authority::try_from(host?.as_bytes()).ok());
+        let target = self
+            .base
+            .join(request.uri())
+            .map_err(UpstreamError::Target)?;
+        let mut parts = target.into_parts();
+        parts.authority = authority.or(parts.authority);
+        *request.uri_mut() =
+            Uri::from_parts(parts).map_err(|error| UpstreamError::Target(error.into()))?;
+        Ok(request)
     }
 }
 
+fn builder() -> Builder {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE);
+    builder
+}
+
 /// The innermost cause, which is what the system said.
-fn reason(error: &dyn std::error::Error) -> String {
+fn innermost<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> &'e (dyn std::error::Error + 'static) {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    cause.to_string()
+    cause
 }
 
 #[cfg(test)]

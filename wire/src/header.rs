@@ -11,6 +11,10 @@ pub const UPSTREAM: &str = "sidecod-upstream";
 pub const TOKEN: &str = "sidecod-token";
 /// Answer: the kind of a sidecar's own error, so that it is never taken for one of the model.
 pub const ERROR: &str = "sidecod-error";
+/// Request: the protocol that the model server is to be called in, [`HTTP2`]; without it HTTP/1.1.
+pub const PROTOCOL: &str = "sidecod-protocol";
+/// The value of [`PROTOCOL`] for HTTP/2 without an upgrade before it, as gRPC has it.
+pub const HTTP2: &str = "h2";
 /// Request of the Open Inference Protocol: bytes of the JSON before the binary data. No header of
 /// Sidecod, but one that a frame makes the edge write anew.
 pub const JSON_LENGTH: &str = "inference-header-content-length";

@@ -189,7 +189,7 @@ async fn sidecars(server: u16) -> Result<Chain> {
     arguments.extend(set("upstream", &upstream));
     let edge = Program::start("proxy-edge", &arguments)?;
     let mut arguments = vec!["--config".to_owned(), config("proxy-device.toml")];
-    arguments.extend(set("listen", "\"127.0.0.1:0\""));
+    arguments.extend(set("listen.reverse", "[\"127.0.0.1:0\"]"));
     arguments.extend(set("admin", "\"127.0.0.1:0\""));
     arguments.extend(set(
         "edge.url",
@@ -202,7 +202,7 @@ async fn sidecars(server: u16) -> Result<Chain> {
     ready(&format!("http://{}/ready", edge.address("admin"))).await?;
     Ok(Chain {
         name: "sidecod",
-        url: format!("http://{}/", device.address("data")),
+        url: format!("http://{}/", device.address("reverse")),
         processes: vec![device.id(), edge.id()],
         kept: vec![
             Kept::Program { _program: device },
