@@ -72,7 +72,7 @@ def read_options():
     names = [peer.folder for peer in PEERS]
     parser.add_argument("peers", nargs="*", help=f"which of {', '.join(names)}; all where none is named")
     parser.add_argument("--bin", type=Path, default=ROOT / "target/release", help="folder of the programs")
-    parser.add_argument("--table", action="store_true", help="print the table of docs/protocols.md as well")
+    parser.add_argument("--table", action="store_true", help="print the table for docs/protocols.md as well")
     parser.add_argument("--install", action="store_true", help="only make the environments")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

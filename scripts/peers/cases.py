@@ -116,7 +116,7 @@ PEERS = (
         ports=3,
         requests=(
             Request("oip", "FP32 tensor as numbers in JSON", ("mlserver/client.py",), "the numbers"),
-            Request("oip", "the same, nested lists", ("mlserver/client.py", "--nested"), "the numbers"),
+            Request("oip", "the same in nested lists", ("mlserver/client.py", "--nested"), "the numbers"),
         ),
     ),
     Peer(

@@ -1,8 +1,5 @@
 """The results as tables: for the terminal, and for docs/protocols.md."""
 
-import os
-import platform
-import time
 from itertools import groupby
 
 
@@ -31,13 +28,12 @@ def plain(results):
 
 def markdown(results):
     lines = [
-        f"{time.strftime('%-d %B %Y')}, {os.cpu_count()} cores, {platform.machine()}.",
-        "",
-        "| preset | request | what is cut out | bytes of the body | bytes on the link | share | same answer | client | server |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| shape | request | what is cut out | body | on the link | share | same answer | client | server | way in |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for peer, request, first, good in rows(results):
         share = f"{100 * first.sent / max(first.body, 1):.1f} %"
-        cells = (request.preset, request.what, request.cut_out, first.body, first.sent, share, good)
-        lines.append("| " + " | ".join(map(str, (*cells, request.by or peer.client, peer.server))) + " |")
+        tried = (request.by or peer.client, peer.server, request.way)
+        cells = (f"`{request.preset}`", request.what, request.cut_out, first.body, first.sent, share, good, *tried)
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
