@@ -13,7 +13,7 @@ endif
 help:
 	@echo 'make demo    a photo through both sidecars and sent directly, side by side (PHOTO=path for your own)'
 	@echo 'make test    all tests but the next'
-	@echo 'make peers   real model servers and clients through both sidecars (root; 700 MB to download, 2.2 GB on disk)'
+	@echo 'make peers   real model servers and clients through both sidecars (as root; 300 MB to download, 1.8 GB on disk)'
 	@echo 'make lint    formatting, clippy, licences and versions of the dependencies'
 	@echo 'make build   the programs, in target/release'
 	@echo 'make setup   libtorch for the CPU, in .libtorch (135 MB to download, 500 MB on disk)'

@@ -1,13 +1,13 @@
-"""Classifies a photo with MLServer's own types: the tensor goes as numbers in JSON.
+"""Classifies a photo with MLServer's own types: a tensor as numbers in JSON, or the file as base64.
 
-Usage: client.py [--nested] URL PHOTO
+Usage: client.py [--nested | --file] URL PHOTO
 """
 
 import argparse
 
 import numpy as np
 import requests
-from mlserver.codecs import NumpyCodec
+from mlserver.codecs import Base64Codec, NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 from PIL import Image
 
@@ -24,15 +24,19 @@ def tensor(path):
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--nested", action="store_true", help="data as a list of lists")
+parser.add_argument("--file", action="store_true", help="the file, in base64")
 parser.add_argument("url", help="http://host:port")
 parser.add_argument("photo")
 options = parser.parse_args()
 
-values = tensor(options.photo)
-picture = NumpyCodec.encode_input("picture", values)
+if options.file:
+    with open(options.photo, "rb") as photo:
+        picture = Base64Codec.encode_input("picture", [photo.read()], use_bytes=False)
+else:
+    picture = NumpyCodec.encode_input("picture", tensor(options.photo))
 request = InferenceRequest(inputs=[picture]).model_dump(exclude_none=True)
 if options.nested:
-    request["inputs"][0]["data"] = values.tolist()
+    request["inputs"][0]["data"] = tensor(options.photo).tolist()
 answer = requests.post(f"{options.url.rstrip('/')}/v2/models/classifier/infer", json=request, timeout=120)
 answer.raise_for_status()
 outputs = {output.name: output.data for output in InferenceResponse.model_validate(answer.json()).outputs}

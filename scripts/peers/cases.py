@@ -117,6 +117,7 @@ PEERS = (
         requests=(
             Request("oip", "FP32 tensor as numbers in JSON", ("mlserver/client.py",), "the numbers"),
             Request("oip", "the same in nested lists", ("mlserver/client.py", "--nested"), "the numbers"),
+            Request("oip", "JPEG as base64 in a BYTES tensor", ("mlserver/client.py", "--file"), BASE64),
         ),
     ),
     Peer(
