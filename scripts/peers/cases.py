@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# In examples/photos.
 PHOTOS = ("polar-bear.jpg", "goldfish.jpg", "komodo-dragon-1080p.jpg")
+LABEL = "../rapidocr/label.jpg"
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Peer:
-    """A model server and what its clients send. `{port}`, `{second}`, `{third}`, `{bin}`, `{sidecars}` are filled in."""
+    """A model server and what its clients send. `start` fills in `{port}` and the like."""
 
     folder: str
     server: str
@@ -148,7 +150,7 @@ PEERS = (
         health="/",
         is_text=True,
         requests=(
-            Request("auto", "JPEG in a form", ("rapidocr/client.py",), "the part's content", ("../rapidocr/label.jpg",)),
+            Request("auto", "JPEG in a form", ("rapidocr/client.py",), "the part's content", (LABEL,)),
         ),
     ),
 )

@@ -14,12 +14,13 @@ def plain(results):
     lines = [("server", "request", "way in", "photo", "body", "on the link", "", "same answer")]
     for peer, request, first, good in rows(results):
         share = f"{100 * first.sent / max(first.body, 1):.1f} %"
-        lines.append((peer.folder, request.what, request.way, first.photo, str(first.body), str(first.sent), share, good))
+        numbers = (str(first.body), str(first.sent), share)
+        lines.append((peer.folder, request.what, request.way, first.photo, *numbers, good))
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    numbers = (4, 5, 6)
+    right = (4, 5, 6)
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if column in numbers else cell.ljust(width)
+            cell.rjust(width) if column in right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(line, widths))
         ).rstrip()
         for line in lines
