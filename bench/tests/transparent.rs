@@ -1,7 +1,7 @@
 //! Three hosts, as network namespaces: an app with its device sidecar, an edge, a model server. An
 //! unmodified client that knows nothing of Sidecod is intercepted by the system's own rules.
 //!
-//! Needs root, iproute2, nftables, iptables, util-linux, curl and python3; without them it fails.
+//! Needs root, iproute2, nftables, iptables, util-linux, curl and the system's python3; without them it fails.
 
 #![allow(clippy::expect_used)] // a test fails by panicking
 
@@ -26,6 +26,9 @@ const UNLISTED_PORT: u16 = 8800;
 /// Redirected as well, and nobody listens there.
 const CLOSED_PORT: u16 = 8900;
 const PORTS: &str = "8500,8600,8700,8800,8900";
+
+/// The system's own, which every user may run.
+const PYTHON: &str = "/usr/bin/python3";
 
 /// Serves one protocol in Python: `echo` after the client has finished, or `greet` and echo.
 const SERVER: &str = r#"
@@ -86,11 +89,11 @@ fn arguments(words: &[&str]) -> Vec<String> {
 
 fn python_server(model: &Namespace, port: u16, greeting: &str) -> Running {
     let mut child = model
-        .command("python3")
+        .command(PYTHON)
         .args(["-c", SERVER, &port.to_string(), greeting])
         .stdout(Stdio::piped())
         .spawn()
-        .expect("python3");
+        .expect("the system's python3");
     let mut line = String::new();
     let output = child.stdout.take().expect("a pipe");
     BufReader::new(output).read_line(&mut line).expect("a line");
@@ -213,7 +216,7 @@ impl Hosts {
 
     /// Has the app speak another protocol.
     fn speak(&self, host: &str, port: u16, greeting: &str) -> String {
-        let mut python = self.app.command_as(APP, "python3");
+        let mut python = self.app.command_as(APP, PYTHON);
         python.args(["-c", CLIENT, host, &port.to_string(), greeting]);
         text(run(&mut python, b""))
     }
