@@ -1,0 +1,160 @@
+"""The peers: which real server, which real client, which requests."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# In examples/photos.
+PHOTOS = ("polar-bear.jpg", "goldfish.jpg", "komodo-dragon-1080p.jpg")
+LABEL = "../rapidocr/label.jpg"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One way in which a client sends a photo."""
+
+    preset: str
+    what: str
+    client: tuple
+    cut_out: str
+    photos: tuple = PHOTOS
+    by: str = ""  # the client, where it is not the peer's
+    # How the client finds proxy-device: by its URL (`reverse`), by HTTP_PROXY (`forward`), or by rules of
+    # the system that redirect its connections (`transparent`).
+    way: str = "reverse"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A model server and what its clients send. `start` fills in `{port}` and the like."""
+
+    folder: str
+    server: str
+    client: str
+    command: tuple
+    health: str
+    requests: tuple
+    environment: dict = field(default_factory=dict)
+    ports: int = 1
+    is_text: bool = False
+    # What it runs in: pinned packages of its folder, or nothing but Python.
+    packages: bool = True
+    libpython: bool = False
+
+    def start(self, bin_folder, sidecars, port):
+        """The command and the environment that start the server on a port (and those after it)."""
+        fill = {"bin": bin_folder, "sidecars": sidecars, "port": port, "second": port + 1, "third": port + 2}
+        command = [word.format(**fill) for word in self.command]
+        return command, {name: value.format(**fill) for name, value in self.environment.items()}
+
+
+TRITON_CLIENT = "tritonclient 2.73.0"
+REQUESTS = "requests 2.34.2"
+BASE64 = "the base64 text"
+
+
+def tensor(kind, *options):
+    return ("kserve/client.py", "--type", kind, *options)
+
+
+PEERS = (
+    Peer(
+        folder="demo",
+        server="examples/model-server",
+        client="Python's urllib",
+        command=("{sidecars}/model-server", "--listen", "127.0.0.1:{port}"),
+        health="/health",
+        packages=False,
+        requests=(Request("auto", "JPEG as the body", ("demo/client.py",), "the body"),),
+    ),
+    Peer(
+        folder="kserve",
+        server="kserve 0.21.0",
+        client=TRITON_CLIENT,
+        command=("{bin}/python", "examples/kserve/server.py", "--http_port", "{port}"),
+        health="/v2/health/ready",
+        requests=(
+            Request("oip", "FP32 tensor, binary", tensor("FP32"), "the tensor"),
+            Request("oip", "FP16 tensor, binary", tensor("FP16"), "the tensor"),
+            Request("oip", "UINT8 tensor, binary", tensor("UINT8"), "the tensor"),
+            Request("tf-serving", "JPEG as base64 in JSON (v1)", ("kserve/client_v1.py",), BASE64, by=REQUESTS),
+            Request("oip", "FP32 tensor, binary", tensor("FP32"), "the tensor", PHOTOS[:1], way="transparent"),
+            Request(
+                "tf-serving",
+                "JPEG as base64 in JSON (v1)",
+                ("kserve/client_v1.py",),
+                BASE64,
+                PHOTOS[:1],
+                by=REQUESTS,
+                way="forward",
+            ),
+        ),
+    ),
+    Peer(
+        folder="triton",
+        libpython=True,
+        server="Triton 2.51.0 (nvidia-pytriton 0.7.0)",
+        client=TRITON_CLIENT,
+        command=("{bin}/python", "examples/triton/server.py", "--port", "{port}"),
+        health="/v2/models/file/ready",  # the last to load
+        ports=3,
+        requests=(
+            Request("oip", "JPEG in a BYTES tensor, binary", tensor("BYTES"), "the file in its tensor"),
+            Request("oip", "FP32 tensor, binary", tensor("FP32"), "the tensor"),
+            Request("oip", "FP32 tensor, binary, gzip", tensor("FP32", "--compress", "gzip"), "the tensor"),
+            Request("oip", "UINT8 tensor, binary, deflate", tensor("UINT8", "--compress", "deflate"), "the tensor"),
+        ),
+    ),
+    Peer(
+        folder="mlserver",
+        server="mlserver 1.7.1",
+        client=f"mlserver 1.7.1's types, {REQUESTS}",
+        command=("{bin}/mlserver", "start", "examples/mlserver"),
+        environment={
+            "MLSERVER_HTTP_PORT": "{port}",
+            "MLSERVER_GRPC_PORT": "{second}",
+            "MLSERVER_METRICS_PORT": "{third}",
+        },
+        health="/v2/health/ready",
+        ports=3,
+        requests=(
+            Request("oip", "FP32 tensor as numbers in JSON", ("mlserver/client.py",), "the numbers"),
+            Request("oip", "the same in nested lists", ("mlserver/client.py", "--nested"), "the numbers"),
+            Request("oip", "JPEG as base64 in a BYTES tensor", ("mlserver/client.py", "--file"), BASE64),
+        ),
+    ),
+    Peer(
+        folder="litserve",
+        server="litserve 0.2.19",
+        client=REQUESTS,
+        command=("{bin}/python", "examples/litserve/server.py", "--port", "{port}"),
+        health="/health",
+        requests=(
+            Request("auto", "JPEG in a form", ("litserve/client.py",), "the part's content"),
+            Request("openai", "data: URI in a chat", ("litserve/client_openai.py",), BASE64, by="openai 3.54.0"),
+            Request("ollama", "base64 in a chat", ("litserve/client_ollama.py",), BASE64, by="ollama 0.6.3"),
+            Request(
+                "hugging-face",
+                "base64 in JSON",
+                ("litserve/client_huggingface.py",),
+                BASE64,
+                by="huggingface_hub 2.4.0",
+            ),
+            Request("roboflow", "base64 in JSON", ("litserve/client_roboflow.py",), BASE64),
+        ),
+    ),
+    Peer(
+        folder="rapidocr",
+        server="rapidocr-api 0.2.0",
+        client=REQUESTS,
+        command=("{bin}/rapidocr_api", "-ip", "127.0.0.1", "-p", "{port}"),
+        health="/",
+        is_text=True,
+        requests=(
+            Request("auto", "JPEG in a form", ("rapidocr/client.py",), "the part's content", (LABEL,)),
+        ),
+    ),
+)
+
+
+def photo_path(root, name):
+    return (Path(root) / "examples/photos" / name).resolve()

@@ -1,0 +1,74 @@
+"""What scripts/peers takes for a good answer."""
+
+import re
+import sys
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "peers"))
+
+from answers import Answer, compare  # noqa: E402
+from cases import PEERS, photo_path  # noqa: E402
+from environments import ROOT  # noqa: E402
+from metrics import Metrics  # noqa: E402
+
+BEFORE = {'sidecod_device_requests_total{route="r",outcome="code"}': 1.0, "sidecod_device_app_bytes_total": 10.0}
+AFTER = {
+    'sidecod_device_requests_total{route="r",outcome="code"}': 1.0,
+    'sidecod_device_requests_total{route="r",outcome="passthrough"}': 1.0,
+    'sidecod_device_not_coded_total{route="r",reason="no_input"}': 1.0,
+    'sidecod_device_link_bytes_total{direction="sent"}': 7.0,
+    'sidecod_device_link_bytes_total{direction="received"}': 9.0,
+    "sidecod_device_app_bytes_total": 25.0,
+}
+
+
+class Compare(unittest.TestCase):
+    def test_the_first_class_counts(self):
+        bear = Answer.read("0.990 polar bear\n0.002 Arctic fox\n")
+        self.assertTrue(compare(bear, Answer.read("0.700 polar bear\n"), False)[0])
+        self.assertFalse(compare(bear, Answer.read("0.700 Arctic fox\n"), False)[0])
+        self.assertFalse(compare(bear, Answer.read(""), False)[0])
+
+    def test_most_letters_of_a_text_count(self):
+        text = Answer.read("0.99 NORTHERN PARCEL\n0.98 Order 58219-QX\n")
+        self.assertTrue(compare(text, Answer.read("0.90 NORTHERN PARCEL\n0.98 Order 58219-OX\n"), True)[0])
+        self.assertFalse(compare(text, Answer.read("0.90 NORTHERN PARCEL\n"), True)[0])
+
+
+class Added(unittest.TestCase):
+    def test_only_what_one_request_added_counts(self):
+        added = Metrics(AFTER) - Metrics(BEFORE)
+        self.assertEqual(added.outcomes(), {"passthrough": 1, "no_input": 1})
+        self.assertEqual(added.sum("sidecod_device_link_bytes_total", direction="sent"), 7)
+        self.assertEqual(added.sum("sidecod_device_app_bytes_total"), 15)
+
+
+class Cases(unittest.TestCase):
+    def test_what_a_case_names_is_there(self):
+        for peer in PEERS:
+            folder = ROOT / "examples" / peer.folder
+            for name in ("proxy-device.toml", "proxy-edge.toml", *(["requirements.txt"] if peer.packages else [])):
+                self.assertTrue((folder / name).is_file(), folder / name)
+            for request in peer.requests:
+                self.assertTrue((ROOT / "examples" / request.client[0]).is_file(), request.client)
+                for photo in request.photos:
+                    self.assertTrue(photo_path(ROOT, photo).is_file(), photo)
+
+    def test_every_way_in_is_tried(self):
+        ways = {request.way for peer in PEERS for request in peer.requests}
+        self.assertEqual(ways, {"reverse", "forward", "transparent"})
+
+    def test_tables_name_the_versions_that_are_installed(self):
+        for peer in PEERS:
+            if not peer.packages:
+                continue
+            pins = (ROOT / "examples" / peer.folder / "requirements.txt").read_text()
+            pins = dict(line.replace("[http]", "").split("==") for line in pins.splitlines() if "==" in line)
+            for said in {peer.server, peer.client, *(request.by for request in peer.requests)}:
+                for name, version in re.findall(r"\b([a-z][\w-]+) (\d[\d.]*\d)", said):
+                    self.assertEqual(pins.get(name), version, said)
+
+
+if __name__ == "__main__":
+    unittest.main()
