@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::Incoming;
@@ -122,6 +122,8 @@ async fn directly(
             "no direct address of the model server is configured",
         ));
     };
+    // The link has its own, and only this one has upgrades.
+    *request.version_mut() = Version::HTTP_11;
     let headers = request.headers_mut();
     remove_prefixed(headers, PREFIX);
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

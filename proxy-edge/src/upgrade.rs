@@ -24,6 +24,8 @@ pub(crate) async fn answer(
 ) -> Result<Response<Body>, Fail> {
     let (mut parts, from_device) = request.into_parts();
     relay::to_upstream(&mut parts);
+    // The only version that has upgrades.
+    parts.version = Version::HTTP_11;
     parts
         .headers
         .insert(CONNECTION, HeaderValue::from_static("upgrade"));
