@@ -62,7 +62,7 @@ enum Command {
         json: bool,
     },
     /// Requests a second, latency, CPU and memory of passing through both sidecars, beside chains of
-    /// two nginx and of two HAProxy. Needs nginx, haproxy and wrk.
+    /// two nginx and of two haproxy. Needs nginx, haproxy and wrk.
     Overhead {
         /// Seconds of each measurement.
         #[arg(long, default_value_t = 4)]

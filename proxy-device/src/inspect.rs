@@ -78,7 +78,7 @@ pub fn inspect(
     }
     let route = choose(config, name, &request)?;
     complete(request.headers(), body)?;
-    let (codec, codings) = app::open(config)?;
+    let (encoder, codings) = app::open(config)?;
     let coding = codings
         .get(&route.name)
         .context("every route has a coding")?;
@@ -97,7 +97,7 @@ pub fn inspect(
         report.verdict = Err(format!("max_body of the route is {}", route.max_body));
         return Ok(report);
     }
-    let coded = plan::code(&codec, coding, request.headers(), body, route.max_body);
+    let coded = plan::code(&encoder, coding, request.headers(), body, route.max_body);
     report.verdict = coded
         .map(|coded| coded.frame)
         .map_err(|error: NotCoded| error.to_string());

@@ -56,10 +56,10 @@ pub async fn frame(
     }
     let coding = app.coding(route)?;
     let (headers, bytes, limit) = (headers.clone(), body.bytes.clone(), route.max_body);
-    let codec = app.codec.clone();
+    let encoder = app.codec.clone();
     let coded = app
         .pool
-        .run(move || code(&codec, &coding, &headers, &bytes, limit))
+        .run(move || code(&encoder, &coding, &headers, &bytes, limit))
         .await;
     let (reason, error): (_, Box<dyn std::error::Error>) = match coded {
         Ok(Ok(coded)) => {
@@ -83,7 +83,7 @@ pub async fn frame(
 /// # Errors
 /// [`NotCoded`].
 pub fn code(
-    codec: &Codec,
+    encoder: &Codec,
     coding: &Coding,
     headers: &HeaderMap,
     body: &[u8],
@@ -97,7 +97,7 @@ pub fn code(
         content_type: route::content_type(headers),
         json_length: json_length(headers),
     };
-    codec.code(&request, coding)
+    encoder.code(&request, coding)
 }
 
 /// Counts a request of a route that crosses as it is, by one word that says why.

@@ -85,7 +85,7 @@ impl Presence {
             let Ok(ready) = self.0.stream.ready(Interest::READABLE).await else {
                 return;
             };
-            if self.is_reset(ready) {
+            if is_reset(ready) {
                 return;
             }
             if !ready.is_read_closed() || !may_ask || !self.0.flushed.load(Ordering::Acquire) {
@@ -97,15 +97,15 @@ impl Presence {
             }
             sleep(REPLY).await;
             match self.0.stream.ready(Interest::WRITABLE).await {
-                Ok(ready) if !self.is_reset(ready) => sleep(AGAIN).await,
+                Ok(ready) if !is_reset(ready) => sleep(AGAIN).await,
                 _ => return,
             }
         }
     }
+}
 
-    fn is_reset(&self, ready: tokio::io::Ready) -> bool {
-        ready.is_error() || ready.is_write_closed()
-    }
+fn is_reset(ready: tokio::io::Ready) -> bool {
+    ready.is_error() || ready.is_write_closed()
 }
 
 impl AsyncRead for Socket {

@@ -35,7 +35,7 @@ fn latin1(text: &str) -> Vec<u8> {
     text.chars().map(|c| c as u8).collect()
 }
 
-const LARGE: [u8; 200_000] = [b'q'; 200_000];
+static LARGE: [u8; 200_000] = [b'q'; 200_000];
 
 fn bodies() -> Vec<(&'static str, String, Vec<u8>)> {
     let chunked = "Transfer-Encoding: chunked\r\n";
@@ -182,7 +182,8 @@ fn odd() -> Vec<Case> {
         b"",
         "text",
     );
-    let many: String = (0..90).map(|n| format!("X-{n}: {n}\r\n")).collect();
+    let many: Vec<String> = (0..90).map(|n| format!("X-{n}: {n}\r\n")).collect();
+    let many = many.concat();
     add("GET /m HTTP/1.1", &many, b"", "text");
     for answer in [
         "redirect",

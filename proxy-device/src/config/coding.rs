@@ -90,8 +90,11 @@ impl Route {
         if let Some(tensor) = &self.tensor {
             shape.tensors = Some(tensor.check()?);
         }
-        if self.shape == Preset::Tensor && !shape.tensors.as_ref().is_some_and(|t| t.body.is_some())
-        {
+        let of_body = shape
+            .tensors
+            .as_ref()
+            .and_then(|tensors| tensors.body.as_ref());
+        if self.shape == Preset::Tensor && of_body.is_none() {
             let fault = "shape = \"tensor\" needs datatype and shape, the body does not tell them";
             return Err(("tensor", fault.into()));
         }

@@ -5,6 +5,7 @@ use crate::upgrade;
 
 /// What has been seen of a head.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // each is a field that was seen
 pub(super) struct Head {
     /// The start of a line whose end has not come yet.
     line: Vec<u8>,

@@ -27,7 +27,7 @@ fn good() -> Vec<String> {
         format!("GET / HTTP/1.1\r\n{HOST}\r\n"),
         format!("\r\nGET / HTTP/1.1\r\n{HOST}\r\n"),
         "GET / HTTP/1.0\r\n\r\n".to_owned(),
-        format!("M-SEARCH * HTTP/1.1\r\nHost:\r\nEmpty:\r\nTab:\tx\t\r\n\r\n"),
+        "M-SEARCH * HTTP/1.1\r\nHost:\r\nEmpty:\r\nTab:\tx\t\r\n\r\n".to_owned(),
         format!("POST /a HTTP/1.1\r\n{HOST}Content-Length: 5\r\n\r\n\r\n\r\nx"),
         format!("POST /a HTTP/1.1\r\n{HOST}content-length:0\r\n\r\n"),
         format!(
@@ -206,7 +206,7 @@ proptest! {
             bytes[at] = byte;
         }
         let whole = walk(&bytes, bytes.len());
-        prop_assert_eq!(walk(&bytes, size), whole.clone());
+        prop_assert_eq!(walk(&bytes, size), whole);
         prop_assert_eq!(walk(&bytes, 1), whole);
     }
 }

@@ -26,7 +26,7 @@ pub enum Text {
 impl Text {
     /// The bytes that `text` stands for, if it is one.
     #[must_use]
-    pub fn read<'t>(self, text: &'t [u8]) -> Option<Cow<'t, [u8]>> {
+    pub fn read(self, text: &[u8]) -> Option<Cow<'_, [u8]>> {
         match self {
             Self::Raw => Some(Cow::Borrowed(text)),
             Self::Base64 {
