@@ -10,6 +10,7 @@ use sidecod_device::app;
 use sidecod_device::config::Config;
 use sidecod_device::inspect::inspect;
 use sidecod_device::redirect::Redirect;
+use sidecod_sidecar::healthy;
 
 /// Takes the photos out of an app's inference requests, encodes them, and sends a few kilobytes to
 /// proxy-edge. Everything else passes through.
@@ -39,6 +40,9 @@ enum Command {
         #[command(subcommand)]
         command: RouteCommand,
     },
+    /// Asks the proxy-device that runs with this configuration whether it is ready. Ends with 1, and
+    /// says what it waits for, if it is not.
+    Healthy,
 }
 
 #[derive(Subcommand)]
@@ -71,6 +75,9 @@ fn main() -> ExitCode {
         (check(&config), ExitCode::from(2))
     } else if let Some(Command::Route { command }) = arguments.command {
         (look(&config, &command), ExitCode::FAILURE)
+    } else if let Some(Command::Healthy) = arguments.command {
+        let asked = healthy::ask(config.admin).map_err(anyhow::Error::from);
+        (asked, ExitCode::FAILURE)
     } else {
         sidecod_sidecar::log::start();
         (run(config), ExitCode::FAILURE)
