@@ -7,7 +7,7 @@ DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends py
 case ${1:-cpu} in
 cpu)
     python3 scripts/libtorch.py
-    libraries=.libtorch/lib/*.so*
+    libraries='.libtorch/lib/*.so*'
     ;;
 cuda)
     python3 -m venv /opt/torch

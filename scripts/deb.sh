@@ -24,6 +24,7 @@ install -Dm644 -t "$root/usr/share/sidecod/codecs/photo" \
 install -Dm640 "$source/proxy-device.toml" "$root/etc/sidecod/proxy-device.toml"
 install -Dm640 "$source/proxy-device.default" "$root/etc/default/proxy-device"
 install -Dm644 -t "$root/lib/systemd/system" "$source/proxy-device.service"
+install -Dm644 "$source/lintian-overrides" "$root/usr/share/lintian/overrides/$package"
 
 man=$root/usr/share/man/man1
 mkdir -p "$man"
