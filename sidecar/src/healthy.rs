@@ -17,12 +17,12 @@ pub enum HealthError {
     #[error("admin = {0}: say which port; 0 is a different one at every start")]
     AnyPort(SocketAddr),
     /// Nothing answers on the admin port.
-    #[error("admin = {address}: {source}")]
+    #[error("admin = {address}: {said}")]
     Unreachable {
         /// The address.
         address: SocketAddr,
         /// What the system said.
-        source: std::io::Error,
+        said: std::io::Error,
     },
     /// It answers, and is not ready: what it said.
     #[error("not ready: {0}")]
@@ -38,8 +38,7 @@ pub fn ask(admin: SocketAddr) -> Result<(), HealthError> {
         return Err(HealthError::AnyPort(admin));
     }
     let address = SocketAddr::new(reachable(admin.ip()), admin.port());
-    let answer =
-        get_ready(address).map_err(|source| HealthError::Unreachable { address, source })?;
+    let answer = get_ready(address).map_err(|said| HealthError::Unreachable { address, said })?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     match head.split(' ').nth(1) {
         Some("200") => Ok(()),
@@ -104,7 +103,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            stream.read(&mut [0; 64]).await.unwrap();
+            assert!(stream.read(&mut [0; 64]).await.unwrap() > 0);
             stream.write_all(b"220 mail.example\r\n").await.unwrap();
         });
         let said = asked(address).await;
