@@ -24,6 +24,7 @@ use crate::encode::{Codec, Coding, Pool};
 use crate::ingress::destination::{Destination, Listed};
 use crate::ingress::{Ingress, Way};
 use crate::link::Link;
+use crate::trial::{self, Trials};
 
 /// What all requests share.
 pub struct App {
@@ -31,6 +32,7 @@ pub struct App {
     codings: HashMap<String, Arc<Coding>>,
     pub(crate) codec: Arc<Codec>,
     pub(crate) pool: Pool,
+    pub(crate) trials: Trials,
     pub(crate) link: Link,
     /// Where requests of reverse listeners go.
     pub(crate) reverse: Destination,
@@ -75,6 +77,7 @@ impl App {
             codings,
             codec: Arc::new(codec),
             pool: Pool::start("encode", config.codec.threads, config.codec.queue)?,
+            trials: Trials::start(&config.routes)?,
             link: Link::new(&config.edge, own.clone()).context("edge")?,
             reverse: Destination {
                 upstream: Some(HeaderValue::from_str(&config.edge.upstream).context("edge")?),
@@ -143,6 +146,7 @@ pub async fn run(config: Config) -> Result<()> {
         admin,
         readiness.clone(),
         metrics,
+        trial::report::router(app.clone()),
         shutdown.clone(),
     ));
     let ingress = Ingress::new(app.clone(), Http::new(&config.server), shutdown);

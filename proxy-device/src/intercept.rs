@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use sidecod_sidecar::Body;
-use sidecod_sidecar::body::{Held, HoldError, Whole, guarded, hold, streamed};
+use sidecod_sidecar::body::{self, HoldError, Whole, guarded, hold, streamed};
 use sidecod_sidecar::hop::{remove_hop_by_hop, remove_prefixed};
 use sidecod_sidecar::metrics::Gauged;
 use sidecod_sidecar::problem::problem;
@@ -25,6 +25,7 @@ use crate::config::Route;
 use crate::expect::Later;
 use crate::fallback::{self, Outcome, Terms};
 use crate::ingress::destination::Destination;
+use crate::trial::{self, Held, Led};
 use crate::{expect, plan, route, upgrade};
 
 /// The route's name in metrics where none took the request.
@@ -138,8 +139,8 @@ async fn routed(
     };
     let (body, broken) = Counted::new(body);
     let whole = match hold(body, route.max_body, app.body_timeout).await {
-        Ok(Held::Whole(whole)) => whole,
-        Ok(Held::Over(body)) => {
+        Ok(body::Held::Whole(whole)) => whole,
+        Ok(body::Held::Over(body)) => {
             plan::count_not_coded(route, "max_body");
             return through(app, destination, parts, body, broken).await;
         }
@@ -150,15 +151,33 @@ async fn routed(
             return refused(StatusCode::BAD_REQUEST, "body-broken", error);
         }
     };
-    let deadline = Instant::now() + route.timeout();
-    let coded = plan::frame(app, route, &parts.headers, &whole).await;
+    let begin = Instant::now();
     let terms = Terms {
-        deadline,
+        deadline: begin + route.timeout(),
         idempotent: route.idempotent,
     };
-    let answer = fallback::send(app, destination, &parts, &whole, coded, terms).await;
-    drop(place);
-    answer
+    let ticket = app.trials.ticket(route);
+    let coded = match ticket.not_coded() {
+        None => plan::frame(app, &app.pool, route, &parts.headers, &whole).await,
+        Some(reason) => {
+            plan::count_not_coded(route, reason);
+            None
+        }
+    };
+    let frame = coded.as_ref().map(|coded| coded.frame.len());
+    let (outcome, answer) = fallback::send(app, destination, &parts, &whole, coded, terms).await;
+    let led = Led {
+        outcome,
+        frame,
+        took: begin.elapsed(),
+    };
+    let held = Held {
+        parts,
+        whole,
+        _place: place,
+    };
+    let answer = trial::follow(app, destination, route, ticket, led, held, answer);
+    (outcome, answer)
 }
 
 /// A request without a body that no route takes: it can be sent again.

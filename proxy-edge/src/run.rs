@@ -69,7 +69,8 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
         let (limits, shutdown) = (config.server.clone(), shutdown.clone());
         async move { listen::http2(data, &limits, service, shutdown).await }
     });
-    let admin = tokio::spawn(admin::serve(admin, readiness, handle, shutdown));
+    let more = admin::Router::new();
+    let admin = tokio::spawn(admin::serve(admin, readiness, handle, more, shutdown));
 
     let life = async {
         edge.open(load(config, stored).await?);

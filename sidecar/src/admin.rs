@@ -1,6 +1,5 @@
 //! The admin port: `/metrics` for Prometheus, `/live`, and `/ready` with what is waited for.
 
-use axum::Router;
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
@@ -11,15 +10,18 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tower::ServiceExt;
 
+pub use axum::Router;
+
 use crate::listen::{self, ServerLimits};
 use crate::readiness::Readiness;
 use crate::shutdown::Shutdown;
 
-/// Serves the admin port until `shutdown`.
+/// Serves the admin port until `shutdown`, with what a sidecar has to `more`.
 pub async fn serve(
     listener: TcpListener,
     readiness: Readiness,
     metrics: PrometheusHandle,
+    more: Router,
     shutdown: Shutdown,
 ) {
     let ready = move || async move {
@@ -33,7 +35,7 @@ pub async fn serve(
             )
         }
     };
-    let router = Router::new()
+    let router = more
         .route("/metrics", get(async move || metrics.render()))
         .route("/live", get(async || "live\n"))
         .route("/ready", get(ready));
@@ -63,7 +65,8 @@ mod tests {
         let (_trigger, shutdown) = Shutdown::new();
         let readiness = Readiness::default();
         let metrics = PrometheusBuilder::new().build_recorder().handle();
-        tokio::spawn(serve(listener, readiness.clone(), metrics, shutdown));
+        let more = Router::new();
+        tokio::spawn(serve(listener, readiness.clone(), metrics, more, shutdown));
         let get = async |path: &str| {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let request = format!("GET {path} HTTP/1.0\r\n\r\n");
