@@ -9,13 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use http::uri::Authority;
 use http::{HeaderValue, Version};
+use sidecod_sidecar::admin::{self, Admin};
 use sidecod_sidecar::connect::Connector;
 use sidecod_sidecar::listen::{Connections, Http};
 use sidecod_sidecar::own::Own;
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::shutdown::{Shutdown, asked_to_end};
 use sidecod_sidecar::upstream::{BaseUrl, Upstream};
-use sidecod_sidecar::{admin, metrics};
+use sidecod_sidecar::metrics;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -47,6 +48,8 @@ pub struct App {
     pub(crate) held: Arc<Semaphore>,
     pub(crate) body_timeout: Duration,
     pub(crate) keep_server_timing: bool,
+    /// Level of the line for each request.
+    pub(crate) access: Option<tracing::Level>,
 }
 
 /// Times of the forward and the transparent way in.
@@ -94,6 +97,7 @@ impl App {
             held: Arc::new(Semaphore::new(config.max_held_mib << 10)),
             body_timeout: Duration::from_millis(config.body_timeout_ms),
             keep_server_timing: config.keep_server_timing,
+            access: config.log.access,
         })
     }
 
@@ -142,13 +146,13 @@ pub async fn run(config: Config) -> Result<()> {
         app.listens(listener.local_addr()?);
     }
     let (trigger, shutdown) = Shutdown::new();
-    let admin = tokio::spawn(admin::serve(
-        admin,
-        readiness.clone(),
+    let told = Admin {
+        program: "proxy-device",
+        readiness: readiness.clone(),
         metrics,
-        trial::report::router(app.clone()),
-        shutdown.clone(),
-    ));
+        more: trial::report::router(app.clone()),
+    };
+    let admin = tokio::spawn(admin::serve(admin, told, shutdown.clone()));
     let ingress = Ingress::new(app.clone(), Http::new(&config.server), shutdown);
     let connections = Connections::new(&config.server);
     let serving: Vec<_> = listeners

@@ -11,6 +11,7 @@ use http::{HeaderValue, Method};
 use serde::Deserialize;
 use sidecod_sidecar::config::{self, ConfigError};
 use sidecod_sidecar::listen::ServerLimits;
+use sidecod_sidecar::log::Log;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::limits::Limits;
 use sidecod_wire::slot::Preset;
@@ -62,6 +63,9 @@ pub struct Config {
     /// Threads for sockets.
     #[serde(default = "two")]
     pub worker_threads: usize,
+    /// What is logged.
+    #[serde(default)]
+    pub log: Log,
     /// Whether the app gets to see the edge's `Server-Timing`.
     #[serde(default)]
     pub keep_server_timing: bool,

@@ -88,8 +88,9 @@ fn main() -> ExitCode {
     } else if let Some(Command::Report { json, .. }) = arguments.command {
         (show_report(config.admin, json), ExitCode::FAILURE)
     } else {
-        sidecod_sidecar::log::start();
-        (run(config), ExitCode::FAILURE)
+        let started = sidecod_sidecar::log::start(&config.log);
+        let started = started.map_err(anyhow::Error::msg);
+        (started.and_then(|()| run(config)), ExitCode::FAILURE)
     };
     tell(result, failure)
 }

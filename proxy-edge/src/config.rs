@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sidecod_sidecar::config::{self, ConfigError};
 use sidecod_sidecar::listen::ServerLimits;
+use sidecod_sidecar::log::Log;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::limits::Limits;
 
@@ -60,6 +61,9 @@ pub struct Config {
     /// Bounds of the listener.
     #[serde(default)]
     pub server: ServerLimits,
+    /// What is logged.
+    #[serde(default)]
+    pub log: Log,
     /// Bytes of a frame.
     #[serde(default = "sixteen_mib")]
     pub max_body: usize,

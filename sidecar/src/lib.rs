@@ -1,6 +1,7 @@
 //! What both sidecars are, apart from their jobs: a typed configuration, listeners with limits, the
 //! rules of HTTP for intermediaries, an admin port, readiness and an orderly end.
 
+pub mod access;
 pub mod admin;
 pub mod body;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod own;
 pub mod presence;
 pub mod problem;
 pub mod readiness;
+pub mod request_id;
 pub mod shutdown;
 pub mod tunnel;
 pub mod upgrade;

@@ -1,4 +1,7 @@
-//! The admin port: `/metrics` for Prometheus, `/live`, and `/ready` with what is waited for.
+//! The admin port: a page for people, `/metrics` for Prometheus, `/live`, and `/ready` with what is
+//! waited for.
+
+mod page;
 
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
@@ -16,14 +19,26 @@ use crate::listen::{self, ServerLimits};
 use crate::readiness::Readiness;
 use crate::shutdown::Shutdown;
 
-/// Serves the admin port until `shutdown`, with what a sidecar has to `more`.
-pub async fn serve(
-    listener: TcpListener,
-    readiness: Readiness,
-    metrics: PrometheusHandle,
-    more: Router,
-    shutdown: Shutdown,
-) {
+/// What an admin port tells.
+pub struct Admin {
+    /// The program's name, for the page.
+    pub program: &'static str,
+    /// What `/ready` tells.
+    pub readiness: Readiness,
+    /// What `/metrics` tells.
+    pub metrics: PrometheusHandle,
+    /// What the program has beside these.
+    pub more: Router,
+}
+
+/// Serves the admin port until `shutdown`.
+pub async fn serve(listener: TcpListener, admin: Admin, shutdown: Shutdown) {
+    let Admin {
+        program,
+        readiness,
+        metrics,
+        more,
+    } = admin;
     let ready = move || async move {
         let blockers = readiness.blockers();
         if blockers.is_empty() {
@@ -36,6 +51,7 @@ pub async fn serve(
         }
     };
     let router = more
+        .route("/", get(async move || page::answer(program)))
         .route("/metrics", get(async move || metrics.render()))
         .route("/live", get(async || "live\n"))
         .route("/ready", get(ready));
@@ -65,8 +81,13 @@ mod tests {
         let (_trigger, shutdown) = Shutdown::new();
         let readiness = Readiness::default();
         let metrics = PrometheusBuilder::new().build_recorder().handle();
-        let more = Router::new();
-        tokio::spawn(serve(listener, readiness.clone(), metrics, more, shutdown));
+        let admin = Admin {
+            program: "proxy-device",
+            readiness: readiness.clone(),
+            metrics,
+            more: Router::new(),
+        };
+        tokio::spawn(serve(listener, admin, shutdown));
         let get = async |path: &str| {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let request = format!("GET {path} HTTP/1.0\r\n\r\n");
@@ -85,6 +106,7 @@ mod tests {
         drop(blocker);
         assert!(get("/ready").await.contains("200"));
         assert!(get("/metrics").await.contains("200"));
+        assert!(get("/").await.contains("<title>proxy-device</title>"));
         assert!(get("/other").await.contains("404"));
     }
 }
