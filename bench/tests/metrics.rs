@@ -86,7 +86,9 @@ fn exposed(page: &str) -> Metrics {
         } else if let Some((series, labels)) = line.split_once('{') {
             let family = family(series, &metrics).to_owned();
             let labels = labels.split('}').next().unwrap_or_default();
-            let names = labels.split("\",").filter_map(|label| label.split('=').next());
+            let names = labels
+                .split("\",")
+                .filter_map(|label| label.split('=').next());
             let names = names.filter(|name| *name != "le").map(str::to_owned);
             let metric = metrics.get_mut(&family).expect("a TYPE before its series");
             metric.labels.extend(names);
@@ -142,11 +144,17 @@ fn the_dashboard_asks_for_what_there_is() {
             metrics += 1;
         }
         assert!(metrics > 0, "{query}");
-        let selectors = query.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+        let selectors = query
+            .split('{')
+            .skip(1)
+            .filter_map(|rest| rest.split('}').next());
         let in_selectors = selectors
             .flat_map(|selector| selector.split(','))
             .filter_map(|one| one.split(['=', '!']).next());
-        let groups = query.split("by (").skip(1).filter_map(|rest| rest.split(')').next());
+        let groups = query
+            .split("by (")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next());
         let used = in_selectors.chain(groups.flat_map(|group| group.split(',')));
         for label in used.map(str::trim).filter(|label| !label.is_empty()) {
             assert!(labels.contains(label), "{label} of {query}");

@@ -18,7 +18,12 @@ fn visit(program: &Program, image: &Path, more: &[&str]) -> String {
     let profile = tempfile::tempdir().expect("a folder");
     let run = |what: &str| {
         let output = Command::new("chromium")
-            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"])
+            .args([
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--hide-scrollbars",
+            ])
             .args(["--window-size=1100,1500", "--virtual-time-budget=9000"])
             .args(["--enable-logging=stderr", "--no-first-run"])
             .arg(format!("--user-data-dir={}", profile.path().display()))
@@ -28,7 +33,10 @@ fn visit(program: &Program, image: &Path, more: &[&str]) -> String {
             .expect("chromium: install the Debian package, and use make page");
         let log = String::from_utf8_lossy(&output.stderr).into_owned();
         // A policy that forbids what the page does is told there, and so is a fault of its script.
-        let console: Vec<_> = log.lines().filter(|line| line.contains("CONSOLE")).collect();
+        let console: Vec<_> = log
+            .lines()
+            .filter(|line| line.contains("CONSOLE"))
+            .collect();
         assert!(console.is_empty(), "{console:#?}");
         assert!(output.status.success(), "{log}");
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -79,10 +87,18 @@ async fn the_pages_show_what_the_programs_do() {
         assert!(page.contains(shows), "{shows} in {page}");
     }
     let page = visit(&stack.edge, &images.join("edge.png"), &[]);
-    for shows in ["Model servers", "windows decoded together", "upstream", "ready"] {
+    for shows in [
+        "Model servers",
+        "windows decoded together",
+        "upstream",
+        "ready",
+    ] {
         assert!(page.contains(shows), "{shows} in {page}");
     }
-    let dark = ["--force-dark-mode", "--blink-settings=preferredColorScheme=0"];
+    let dark = [
+        "--force-dark-mode",
+        "--blink-settings=preferredColorScheme=0",
+    ];
     visit(&stack.device, &images.join("device-dark.png"), &dark);
 
     // What breaks is seen.

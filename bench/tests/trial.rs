@@ -98,7 +98,10 @@ impl Running {
 }
 
 fn number(value: &Value, pointer: &str) -> f64 {
-    value.pointer(pointer).and_then(Value::as_f64).unwrap_or(0.0)
+    value
+        .pointer(pointer)
+        .and_then(Value::as_f64)
+        .unwrap_or(0.0)
 }
 
 #[tokio::test]
@@ -106,17 +109,28 @@ async fn answers_are_compared_and_the_app_does_not_notice() {
     let _alone = ALONE.lock().await;
     let running = Running::start("quality='q1', verify=1.0, min_agreement=0.1").await;
     let route = running
-        .until("comparisons", |route| number(route, "/agreement/cases") >= 6.0)
+        .until("comparisons", |route| {
+            number(route, "/agreement/cases") >= 6.0
+        })
         .await;
     assert_eq!(route["trust"], "trusted", "{route}");
     let coded = &route["coded"];
-    assert!(number(coded, "/code") < number(coded, "/original"), "{route}");
+    assert!(
+        number(coded, "/code") < number(coded, "/original"),
+        "{route}"
+    );
     // Each was sent again as it was, and none that the app had sent counts twice.
     assert!(number(&route, "/verify_bytes") >= 6.0 * 1000.0, "{route}");
     let sent = running.outcome("code").await + running.outcome("passthrough").await;
     assert!((number(&route, "/requests") - sent).abs() < 0.5, "{route}");
     let text = running.report();
-    for says in ["route classify: offloaded", "% less sent", "ms as they are", "95 % interval", "floor 10.0 %"] {
+    for says in [
+        "route classify: offloaded",
+        "% less sent",
+        "ms as they are",
+        "95 % interval",
+        "floor 10.0 %",
+    ] {
         assert!(text.contains(says), "{says} in {text}");
     }
 }
@@ -125,9 +139,10 @@ async fn answers_are_compared_and_the_app_does_not_notice() {
 async fn a_codec_that_spoils_answers_is_found_out_and_tried_again() {
     let _alone = ALONE.lock().await;
     // Eight pixels are not enough for any model.
-    let running =
-        Running::start("quality='q6', max_side=8, verify=1.0, min_agreement=0.9, try_again_ms=4000")
-            .await;
+    let running = Running::start(
+        "quality='q6', max_side=8, verify=1.0, min_agreement=0.9, try_again_ms=4000",
+    )
+    .await;
     let route = running
         .until("distrust", |route| route["trust"] == "distrusted")
         .await;
@@ -146,7 +161,10 @@ async fn a_codec_that_spoils_answers_is_found_out_and_tried_again() {
             number(route, "/observed/requests") >= before + 20.0 && route["trust"] == "distrusted"
         })
         .await;
-    assert!((running.outcome("code").await - coded).abs() < 0.5, "{route}");
+    assert!(
+        (running.outcome("code").await - coded).abs() < 0.5,
+        "{route}"
+    );
 }
 
 #[tokio::test]
@@ -154,10 +172,15 @@ async fn observing_computes_and_sends_nothing() {
     let _alone = ALONE.lock().await;
     let running = Running::start("quality='q3', mode='observe'").await;
     let route = running
-        .until("observations", |route| number(route, "/observed/requests") >= 3.0)
+        .until("observations", |route| {
+            number(route, "/observed/requests") >= 3.0
+        })
         .await;
     let observed = &route["observed"];
-    assert!(number(observed, "/code") < number(observed, "/original"), "{route}");
+    assert!(
+        number(observed, "/code") < number(observed, "/original"),
+        "{route}"
+    );
     assert!(running.outcome("code").await < 0.5);
     let page = format!("http://{}/metrics", running.stack.edge.address("admin"));
     let frames = running
@@ -166,7 +189,11 @@ async fn observing_computes_and_sends_nothing() {
         .await;
     assert!(frames.expect("metrics") < 0.5);
     let text = running.report();
-    for says in ["observed, nothing is sent as a code", "if sent", "say verify = 0.02"] {
+    for says in [
+        "observed, nothing is sent as a code",
+        "if sent",
+        "say verify = 0.02",
+    ] {
         assert!(text.contains(says), "{says} in {text}");
     }
 }
@@ -176,7 +203,9 @@ async fn observing_with_verify_tells_the_agreement_before_a_code_is_trusted() {
     let _alone = ALONE.lock().await;
     let running = Running::start("quality='q1', mode='observe', verify=1.0").await;
     let route = running
-        .until("comparisons", |route| number(route, "/agreement/cases") >= 3.0)
+        .until("comparisons", |route| {
+            number(route, "/agreement/cases") >= 3.0
+        })
         .await;
     assert!(number(&route, "/agreement/share") > 0.0, "{route}");
     assert!(number(&route, "/times/code_ms") > 0.0, "{route}");

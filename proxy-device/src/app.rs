@@ -9,14 +9,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use http::uri::Authority;
 use http::{HeaderValue, Version};
+use sidecod_sidecar::access::Access;
 use sidecod_sidecar::admin::{self, Admin};
 use sidecod_sidecar::connect::Connector;
 use sidecod_sidecar::listen::{Connections, Http};
+use sidecod_sidecar::metrics;
+use sidecod_sidecar::otlp::Spans;
 use sidecod_sidecar::own::Own;
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::shutdown::{Shutdown, asked_to_end};
 use sidecod_sidecar::upstream::{BaseUrl, Upstream};
-use sidecod_sidecar::metrics;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -48,8 +50,8 @@ pub struct App {
     pub(crate) held: Arc<Semaphore>,
     pub(crate) body_timeout: Duration,
     pub(crate) keep_server_timing: bool,
-    /// Level of the line for each request.
-    pub(crate) access: Option<tracing::Level>,
+    /// Who is told of each request.
+    pub(crate) access: Access,
 }
 
 /// Times of the forward and the transparent way in.
@@ -97,7 +99,13 @@ impl App {
             held: Arc::new(Semaphore::new(config.max_held_mib << 10)),
             body_timeout: Duration::from_millis(config.body_timeout_ms),
             keep_server_timing: config.keep_server_timing,
-            access: config.log.access,
+            access: Access {
+                level: config.log.access,
+                spans: config
+                    .otlp
+                    .as_ref()
+                    .map(|otlp| Spans::start(otlp, "proxy-device")),
+            },
         })
     }
 

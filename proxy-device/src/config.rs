@@ -12,6 +12,7 @@ use serde::Deserialize;
 use sidecod_sidecar::config::{self, ConfigError};
 use sidecod_sidecar::listen::ServerLimits;
 use sidecod_sidecar::log::Log;
+use sidecod_sidecar::otlp::Otlp;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::limits::Limits;
 use sidecod_wire::slot::Preset;
@@ -66,6 +67,9 @@ pub struct Config {
     /// What is logged.
     #[serde(default)]
     pub log: Log,
+    /// Where spans go, if anywhere.
+    #[serde(default)]
+    pub otlp: Option<Otlp>,
     /// Whether the app gets to see the edge's `Server-Timing`.
     #[serde(default)]
     pub keep_server_timing: bool,

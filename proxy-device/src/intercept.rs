@@ -16,6 +16,7 @@ use sidecod_sidecar::access::{self, Known, Line};
 use sidecod_sidecar::body::{self, HoldError, Whole, guarded, hold, streamed};
 use sidecod_sidecar::hop::{remove_hop_by_hop, remove_prefixed};
 use sidecod_sidecar::metrics::Gauged;
+use sidecod_sidecar::otlp::TRACEPARENT;
 use sidecod_sidecar::problem::problem;
 use sidecod_sidecar::request_id::{self, REQUEST_ID, X_REQUEST_ID};
 use sidecod_wire::header::PREFIX;
@@ -44,7 +45,7 @@ pub async fn answer(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let in_flight = Gauged::new(metrics::gauge!("sidecod_device_in_flight"));
-    let line = Line::begin(app.access, &request);
+    let line = Line::begin(&app.access, &request);
     let known = |outcome| {
         move || Known {
             route: NO_ROUTE.to_owned(),
@@ -72,6 +73,9 @@ pub async fn answer(
     let own_id = parts.headers.get(X_REQUEST_ID).cloned();
     if let (Some(id), None) = (line.id(), request_id::of(&parts.headers)) {
         parts.headers.insert(REQUEST_ID, id.value());
+    }
+    if let Some(place) = line.place() {
+        parts.headers.insert(TRACEPARENT, place.traceparent());
     }
     if let (Entry::Occupied(mut length), Some(bytes)) = (
         parts.headers.entry(CONTENT_LENGTH),
@@ -113,7 +117,9 @@ pub async fn answer(
             route: name,
             outcome: outcome.name(),
             sent,
-            steps: steps.chain(edge.into_iter().flat_map(|edge| edge.0)).collect(),
+            steps: steps
+                .chain(edge.into_iter().flat_map(|edge| edge.0))
+                .collect(),
         }
     };
     line.end(known, answer.map(|body| guarded(body, in_flight)))
@@ -231,7 +237,7 @@ async fn routed(
         whole,
         _place: place,
     };
-    let answer = trial::follow(app, destination, route, ticket, led, held, answer);
+    let answer = trial::follow(app, destination, route, ticket, &led, held, answer);
     (outcome, answer, sent)
 }
 

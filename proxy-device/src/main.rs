@@ -71,7 +71,11 @@ fn main() -> ExitCode {
     if let Some(Command::Redirect(redirect)) = &arguments.command {
         return set_rules(redirect);
     }
-    if let Some(Command::Report { admin: Some(admin), json }) = &arguments.command {
+    if let Some(Command::Report {
+        admin: Some(admin),
+        json,
+    }) = &arguments.command
+    {
         return tell(show_report(*admin, *json), ExitCode::FAILURE);
     }
     let config = match Config::load(&arguments.config, &arguments.sets) {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use sidecod_sidecar::config::{self, ConfigError};
 use sidecod_sidecar::listen::ServerLimits;
 use sidecod_sidecar::log::Log;
+use sidecod_sidecar::otlp::Otlp;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::limits::Limits;
 
@@ -64,6 +65,9 @@ pub struct Config {
     /// What is logged.
     #[serde(default)]
     pub log: Log,
+    /// Where spans go, if anywhere.
+    #[serde(default)]
+    pub otlp: Option<Otlp>,
     /// Bytes of a frame.
     #[serde(default = "sixteen_mib")]
     pub max_body: usize,

@@ -7,8 +7,9 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use sidecod_sidecar::access::{self, Known, Line};
+use sidecod_sidecar::access::{self, Access, Known, Line};
 use sidecod_sidecar::metrics::Gauged;
+use sidecod_sidecar::otlp::{Spans, TRACEPARENT};
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::upgrade::ASK;
 use sidecod_sidecar::{Body, body};
@@ -36,6 +37,7 @@ pub struct Edge {
     readiness: Readiness,
     restorer: OnceLock<Restorer>,
     frames: Semaphore,
+    access: Access,
 }
 
 impl Edge {
@@ -46,6 +48,13 @@ impl Edge {
             upstreams: Upstreams::new(&config.upstreams),
             frames: Semaphore::new(config.max_frames),
             restorer: OnceLock::new(),
+            access: Access {
+                level: config.log.access,
+                spans: config
+                    .otlp
+                    .as_ref()
+                    .map(|otlp| Spans::start(otlp, "proxy-edge")),
+            },
             readiness,
             config,
         }
@@ -59,8 +68,13 @@ impl Edge {
     /// Answers a request.
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let in_flight = Gauged::new(metrics::gauge!("sidecod_edge_in_flight"));
-        let line = Line::begin(self.config.log.access, &request);
-        let request = request.map(|body| line.count(body));
+        let line = Line::begin(&self.access, &request);
+        let mut request = request.map(|body| line.count(body));
+        if let Some(place) = line.place() {
+            request
+                .headers_mut()
+                .insert(TRACEPARENT, place.traceparent());
+        }
         let mut steps = Steps::default();
         let (upstream, outcome, answer) = match self.admit(request.headers()) {
             // A name from outside is no label: labels are kept for ever.

@@ -1,5 +1,5 @@
-//! One line for each request, when its answer has been sent or given up. Where it is off nothing is
-//! counted, made or copied.
+//! One line for each request, when its answer has been sent or given up, and one span where a collector
+//! is configured. Where both are off nothing is counted, made or copied.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,19 +8,31 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
+use http::{Method, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
+use serde_json::json;
 use tracing::Level;
 
 use crate::body::{Body, BoxError};
+use crate::otlp::{self, Place, Spans, Told};
 use crate::request_id::{self, RequestId};
 
-/// The line of a request; empty where none is written.
+/// Who is told of requests.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// The level of the line; none writes none.
+    pub level: Option<Level>,
+    /// What takes spans.
+    pub spans: Option<Spans>,
+}
+
+/// The line of a request; empty where nobody is told.
 pub struct Line(Option<Box<Open>>);
 
 struct Open {
-    level: Level,
+    level: Option<Level>,
+    spans: Option<(Spans, Place)>,
     begin: Instant,
     id: RequestId,
     trace_id: Option<String>,
@@ -43,22 +55,38 @@ pub struct Known {
 }
 
 impl Line {
-    /// Begins the line of a request, at this level; none writes no line. The id is the request's
-    /// own, or made.
+    /// Begins the line of a request. The id is the request's own, or made.
     #[must_use]
-    pub fn begin<B>(level: Option<Level>, request: &Request<B>) -> Self {
-        Self(level.map(|level| {
-            Box::new(Open {
-                level,
-                begin: Instant::now(),
-                id: request_id::of(request.headers()).unwrap_or_else(RequestId::new),
-                trace_id: trace_id(request.headers()),
-                method: request.method().clone(),
-                // Secrets stand in queries.
-                path: request.uri().path().to_owned(),
-                received: Arc::default(),
-            })
-        }))
+    pub fn begin<B>(access: &Access, request: &Request<B>) -> Self {
+        if access.level.is_none() && access.spans.is_none() {
+            return Self(None);
+        }
+        let headers = request.headers();
+        let spans = access.spans.clone().map(|spans| {
+            let place = spans.place(headers);
+            (spans, place)
+        });
+        let trace_id = match &spans {
+            Some((_, place)) => Some(place.trace().to_owned()),
+            None => otlp::parent(headers).map(|(trace, _, _)| trace.to_owned()),
+        };
+        Self(Some(Box::new(Open {
+            level: access.level,
+            spans,
+            begin: Instant::now(),
+            id: request_id::of(headers).unwrap_or_default(),
+            trace_id,
+            method: request.method().clone(),
+            // Secrets stand in queries.
+            path: request.uri().path().to_owned(),
+            received: Arc::default(),
+        })))
+    }
+
+    /// Where a collector is configured: the place in its trace of what the request leads to.
+    #[must_use]
+    pub fn place(&self) -> Option<&Place> {
+        self.0.as_ref()?.spans.as_ref().map(|(_, place)| place)
     }
 
     /// The request's id.
@@ -97,16 +125,6 @@ impl Line {
             logged.boxed_unsync()
         })
     }
-}
-
-/// The trace that a request belongs to (W3C Trace Context, 3.2).
-fn trace_id(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get("traceparent")?.to_str().ok()?;
-    let id = value.split('-').nth(1)?;
-    let good = id.len() == 32
-        && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        && id.bytes().any(|byte| byte != b'0');
-    good.then(|| id.to_owned())
 }
 
 /// A body whose bytes are counted, if anybody wants to know.
@@ -195,9 +213,8 @@ macro_rules! event_at {
     };
 }
 
-impl Drop for Logged {
-    fn drop(&mut self) {
-        let ms = |time: Duration| (time.as_secs_f64() * 1e4).round() / 10.0;
+impl Logged {
+    fn write(&self, level: Level) {
         let (open, known) = (&self.open, &self.known);
         let whole = self.whole || self.body.is_end_stream();
         let received = open.received.load(Ordering::Relaxed);
@@ -208,7 +225,7 @@ impl Drop for Logged {
             .collect::<Vec<_>>()
             .join(" ");
         event_at!(
-            open.level,
+            level,
             request_id = open.id.as_str(),
             trace_id = open.trace_id,
             method = open.method.as_str(),
@@ -224,6 +241,53 @@ impl Drop for Logged {
             total_ms = ms(open.begin.elapsed()),
             steps_ms = steps,
         );
+    }
+
+    fn tell(&self, spans: &Spans, place: &Place) {
+        let (open, known) = (&self.open, &self.known);
+        let received = open.received.load(Ordering::Relaxed);
+        // Names of OpenTelemetry where it has one.
+        let mut attributes = vec![
+            ("http.request.method", json!(open.method.as_str())),
+            ("url.path", json!(open.path)),
+            ("http.response.status_code", json!(self.status)),
+            ("http.request.body.size", json!(received)),
+            ("http.response.body.size", json!(self.answered)),
+            ("sidecod.request_id", json!(open.id.as_str())),
+            ("sidecod.route", json!(known.route)),
+            ("sidecod.outcome", json!(known.outcome)),
+            ("sidecod.head_ms", json!(ms(self.head))),
+        ];
+        if let Some(sent) = known.sent {
+            attributes.push(("sidecod.sent_bytes", json!(sent)));
+        }
+        let steps = known
+            .steps
+            .iter()
+            .map(|(step, time)| (*step, json!(ms(*time))));
+        attributes.extend(steps);
+        spans.tell(Told {
+            place,
+            name: &known.route,
+            took: open.begin.elapsed(),
+            failed: self.status >= 500,
+            attributes,
+        });
+    }
+}
+
+fn ms(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e4).round() / 10.0
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        if let Some(level) = self.open.level {
+            self.write(level);
+        }
+        if let Some((spans, place)) = &self.open.spans {
+            self.tell(spans, place);
+        }
     }
 }
 
@@ -264,7 +328,11 @@ mod tests {
             .header("traceparent", TRACE)
             .body(full("12345"))
             .unwrap();
-        let line = Line::begin(Some(Level::DEBUG), &request);
+        let access = Access {
+            level: Some(Level::DEBUG),
+            spans: None,
+        };
+        let line = Line::begin(&access, &request);
         assert_eq!(line.id().map(RequestId::as_str), Some("mine"));
         line.count(request.into_body()).collect().await.unwrap();
         let known = || Known {
@@ -300,24 +368,13 @@ mod tests {
 
     #[tokio::test]
     async fn off_writes_nothing_and_makes_no_id() {
-        let line = Line::begin(None, &Request::new(()));
+        let line = Line::begin(&Access::default(), &Request::new(()));
         assert!(line.id().is_none());
         let known = || panic!("nobody asks");
         let answer = line.end(known, Response::new(full("abc")));
-        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "abc");
-    }
-
-    #[test]
-    fn only_good_trace_ids_are_told() {
-        for (value, good) in [
-            (TRACE, true),
-            ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", false),
-            ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", false),
-            ("x", false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert("traceparent", value.parse().unwrap());
-            assert_eq!(trace_id(&headers).is_some(), good, "{value}");
-        }
+        assert_eq!(
+            answer.into_body().collect().await.unwrap().to_bytes(),
+            "abc"
+        );
     }
 }

@@ -11,6 +11,7 @@ pub mod hop;
 pub mod listen;
 pub mod log;
 pub mod metrics;
+pub mod otlp;
 pub mod own;
 pub mod presence;
 pub mod problem;

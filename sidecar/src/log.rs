@@ -48,7 +48,9 @@ fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Level>, D:
     let text = String::deserialize(deserializer)?;
     match &text[..] {
         "off" => Ok(None),
-        "error" | "warn" | "info" | "debug" | "trace" => text.parse().map(Some).map_err(D::Error::custom),
+        "error" | "warn" | "info" | "debug" | "trace" => {
+            text.parse().map(Some).map_err(D::Error::custom)
+        }
         _ => Err(D::Error::custom(format!(
             "access: `{text}` is none of off, error, warn, info, debug, trace"
         ))),
@@ -60,8 +62,14 @@ fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Level>, D:
 /// # Errors
 /// If `filter` or `RUST_LOG` is no filter.
 pub fn start(log: &Log) -> Result<(), String> {
-    let text = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
-    let name = if text.is_some() { "RUST_LOG" } else { "log.filter" };
+    let text = std::env::var("RUST_LOG")
+        .ok()
+        .filter(|text| !text.is_empty());
+    let name = if text.is_some() {
+        "RUST_LOG"
+    } else {
+        "log.filter"
+    };
     let text = text.unwrap_or_else(|| log.filter.clone());
     let filter = EnvFilter::try_new(&text).map_err(|error| format!("{name}: `{text}`: {error}"))?;
     let lines = tracing_subscriber::fmt()

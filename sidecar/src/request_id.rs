@@ -55,8 +55,8 @@ impl fmt::Display for RequestId {
 #[must_use]
 pub fn of(headers: &HeaderMap) -> Option<RequestId> {
     let value = headers.get(X_REQUEST_ID).or(headers.get(REQUEST_ID))?;
-    let good = (1..=MOST).contains(&value.len())
-        && value.as_bytes().iter().all(u8::is_ascii_graphic);
+    let good =
+        (1..=MOST).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
     good.then(|| Some(RequestId(value.to_str().ok()?.to_owned())))?
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn follow(
     destination: &Destination,
     route: &Route,
     ticket: Ticket,
-    led: Led,
+    led: &Led,
     held: Held,
     answer: Response<Body>,
 ) -> Response<Body> {
@@ -112,7 +112,7 @@ impl Beside {
             self.code().await;
             return;
         }
-        let Some(answer) = body.and_then(|body| read(&first.headers, body)) else {
+        let Some(answer) = body.and_then(|body| read(&first.headers, &body)) else {
             self.trial.count_unusable();
             return;
         };
@@ -184,7 +184,7 @@ impl Beside {
         let took = begin.elapsed();
         let (head, incoming) = answer.into_parts();
         let answer = match body::hold(incoming, MAX_ANSWER, limit).await {
-            Ok(body::Held::Whole(whole)) => read(&head.headers, whole.bytes),
+            Ok(body::Held::Whole(whole)) => read(&head.headers, &whole.bytes),
             Ok(body::Held::Over(_)) => None,
             Err(_) => return None,
         };
@@ -198,12 +198,12 @@ fn is_busy(status: StatusCode) -> bool {
 }
 
 /// An answer without its content codings; none if they do not come off.
-fn read(headers: &HeaderMap, body: Bytes) -> Option<Answer> {
+fn read(headers: &HeaderMap, body: &[u8]) -> Option<Answer> {
     let codings = match headers.get(header::CONTENT_ENCODING) {
         Some(value) => ContentCodings::parse(value.to_str().ok()?)?,
         None => ContentCodings::default(),
     };
-    let plain = codings.decode(&body, MAX_ANSWER).ok()?.into_owned();
+    let plain = codings.decode(body, MAX_ANSWER).ok()?.into_owned();
     Some(Answer {
         body: plain.into(),
         json_length: headers

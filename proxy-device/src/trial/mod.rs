@@ -347,14 +347,18 @@ mod tests {
     async fn observing_sends_nothing_as_a_code() {
         let trial = Trial::new(&route("mode = \"observe\""));
         assert_eq!(trial.draw(), (Some("observe"), Some(Task::Measure)));
-        let trial = Trial::new(&route("mode = \"observe\"\nverify = 1.0\nmin_agreement = 0.5"));
+        let trial = Trial::new(&route(
+            "mode = \"observe\"\nverify = 1.0\nmin_agreement = 0.5",
+        ));
         (0..100).for_each(|_| trial.add(pair(false)));
         assert_eq!(trial.draw(), (Some("observe"), Some(Task::Compare)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn below_the_floor_a_route_passes_through_and_is_tried_again() {
-        let trial = Trial::new(&route("verify = 1.0\nmin_agreement = 0.9\ntry_again_ms = 5000"));
+        let trial = Trial::new(&route(
+            "verify = 1.0\nmin_agreement = 0.9\ntry_again_ms = 5000",
+        ));
         assert_eq!(trial.draw(), (None, Some(Task::Compare)));
         (0..tally::ENOUGH).for_each(|_| trial.add(pair(false)));
         assert_eq!(trial.draw(), (Some("distrusted"), None));

@@ -101,7 +101,11 @@ impl Trials {
     #[must_use]
     pub fn report(&self) -> Report {
         let now = Instant::now();
-        let mut routes: Vec<_> = self.routes.values().map(|trial| trial.report(now)).collect();
+        let mut routes: Vec<_> = self
+            .routes
+            .values()
+            .map(|trial| trial.report(now))
+            .collect();
         routes.sort_by(|a, b| a.route.cmp(&b.route));
         Report {
             up_s: now.duration_since(self.begun).as_secs(),
@@ -377,7 +381,10 @@ mod tests {
         );
         route.trust = "distrusted".to_owned();
         route.again_in_s = Some(61);
-        assert_eq!(route.state(), "distrusted, passes through, tried again in 1 min 1 s");
+        assert_eq!(
+            route.state(),
+            "distrusted, passes through, tried again in 1 min 1 s"
+        );
         let report = Report {
             up_s: 4000,
             routes: vec![route],

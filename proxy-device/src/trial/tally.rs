@@ -120,7 +120,10 @@ impl Tally {
     pub fn times(&self) -> Option<(Duration, Duration)> {
         let cases = u32::try_from(self.window.len()).ok().filter(|n| *n > 0)?;
         let sum = |time: fn(&Pair) -> Duration| self.window.iter().map(time).sum::<Duration>();
-        Some((sum(|pair| pair.code) / cases, sum(|pair| pair.original) / cases))
+        Some((
+            sum(|pair| pair.code) / cases,
+            sum(|pair| pair.original) / cases,
+        ))
     }
 }
 
@@ -159,7 +162,10 @@ mod tests {
         let later = now + FLOOR.pause;
         assert_eq!(tally.trust(later), Trust::OnTrial);
         assert_eq!(add(&mut tally, true, ENOUGH - 1, later), None);
-        assert!(matches!(add(&mut tally, true, 1, later), Some(Change::Rose(_))));
+        assert!(matches!(
+            add(&mut tally, true, 1, later),
+            Some(Change::Rose(_))
+        ));
         assert_eq!(tally.trust(later), Trust::Trusted);
     }
 

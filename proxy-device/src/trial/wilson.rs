@@ -53,7 +53,10 @@ mod tests {
         ] {
             let found = interval(hits, cases).unwrap();
             assert!((found.low - low).abs() < 1e-5, "{hits}/{cases}: {found:?}");
-            assert!((found.high - high).abs() < 1e-5, "{hits}/{cases}: {found:?}");
+            assert!(
+                (found.high - high).abs() < 1e-5,
+                "{hits}/{cases}: {found:?}"
+            );
         }
         assert_eq!(interval(0, 0), None);
     }

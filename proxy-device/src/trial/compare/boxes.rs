@@ -12,8 +12,21 @@ const SAME: f64 = 0.5;
 /// Boxes of an answer; with more of them nothing is compared.
 const MOST: usize = 1000;
 
-const ONE: [&str; 6] = ["box", "bbox", "bounding_box", "boundingBox", "xyxy", "bounds"];
-const LISTS: [&str; 5] = ["boxes", "bboxes", "detection_boxes", "pred_boxes", "dt_boxes"];
+const ONE: [&str; 6] = [
+    "box",
+    "bbox",
+    "bounding_box",
+    "boundingBox",
+    "xyxy",
+    "bounds",
+];
+const LISTS: [&str; 5] = [
+    "boxes",
+    "bboxes",
+    "detection_boxes",
+    "pred_boxes",
+    "dt_boxes",
+];
 const LIST_LABELS: [&str; 4] = ["labels", "classes", "detection_classes", "class_ids"];
 const LIST_SCORES: [&str; 4] = ["scores", "detection_scores", "confidences", "confidence"];
 const CORNERS: [[&str; 4]; 4] = [
@@ -55,9 +68,10 @@ pub(super) fn agree(a: &Value, b: &Value) -> Option<bool> {
     Some(covers(&one, &other, corners) && covers(&other, &one, corners))
 }
 
-fn covers(these: &[Found], those: &[Found], corners: bool) -> bool {
-    let mut free: Vec<&Found> = those.iter().collect();
-    let confident = these
+/// Whether each confident one of them is among the others.
+fn covers(all: &[Found], others: &[Found], corners: bool) -> bool {
+    let mut free: Vec<&Found> = others.iter().collect();
+    let confident = all
         .iter()
         .filter(|found| found.score.is_none_or(|score| score >= CONFIDENT));
     for found in confident {
@@ -120,7 +134,11 @@ fn one(map: &Map<String, Value>) -> Option<Found> {
     let (label, score) = (top::label(map), top::score(map));
     let named = ONE.iter().find_map(|name| place(map.get(*name)?));
     if let Some(place) = named.or_else(|| of_fields(map)) {
-        return Some(Found { label, score, place });
+        return Some(Found {
+            label,
+            score,
+            place,
+        });
     }
     // TorchServe: {"person": [x1, y1, x2, y2], "score": 0.9}
     let mut others = map.iter().filter(|(name, _)| *name != "score");
@@ -130,7 +148,11 @@ fn one(map: &Map<String, Value>) -> Option<Found> {
     }
     let place = place(value)?;
     let label = Some(name.clone());
-    Some(Found { label, score, place })
+    Some(Found {
+        label,
+        score,
+        place,
+    })
 }
 
 /// Boxes, labels and scores in lists beside each other.
@@ -141,7 +163,11 @@ fn several(map: &Map<String, Value>) -> Option<Vec<Found>> {
     // One box of four points.
     if let Some(place) = quad(boxes) {
         let (label, score) = (top::label(map), top::score(map));
-        return Some(vec![Found { label, score, place }]);
+        return Some(vec![Found {
+            label,
+            score,
+            place,
+        }]);
     }
     let found = boxes.iter().enumerate().map(|(index, entry)| {
         Some(Found {
@@ -174,9 +200,11 @@ fn quad(list: &[Value]) -> Option<Place> {
     let [first, ..] = points[..] else {
         return None;
     };
-    let around = points.iter().fold([first.0, first.1, first.0, first.1], |r, p| {
-        [r[0].min(p.0), r[1].min(p.1), r[2].max(p.0), r[3].max(p.1)]
-    });
+    let around = points
+        .iter()
+        .fold([first.0, first.1, first.0, first.1], |r, p| {
+            [r[0].min(p.0), r[1].min(p.1), r[2].max(p.0), r[3].max(p.1)]
+        });
     Some(Place::Corners(around))
 }
 
@@ -196,7 +224,12 @@ fn of_fields(map: &Map<String, Value>) -> Option<Place> {
     // Roboflow: the middle and the size.
     let (x, y) = (get("x")?, get("y")?);
     let (right, bottom) = (x + width / 2.0, y + height / 2.0);
-    Some(Place::Corners([right - width, bottom - height, right, bottom]))
+    Some(Place::Corners([
+        right - width,
+        bottom - height,
+        right,
+        bottom,
+    ]))
 }
 
 #[cfg(test)]
@@ -225,10 +258,13 @@ mod tests {
             find(&answer, &mut found);
             assert_eq!(found.len(), 1, "{answer}");
             assert_eq!(found[0].score, Some(0.9), "{answer}");
-            assert!(found[0].label.as_ref().is_some_and(|l| l.contains("cat")), "{answer}");
+            assert!(
+                found[0].label.as_ref().is_some_and(|l| l.contains("cat")),
+                "{answer}"
+            );
             let corners = !answer.to_string().contains("category");
             let place = found[0].place.corners(corners);
-            assert_eq!(place, [10.0, 20.0, 30.0, 50.0], "{answer}");
+            assert_eq!(format!("{place:?}"), "[10.0, 20.0, 30.0, 50.0]", "{answer}");
         }
     }
 
@@ -266,8 +302,14 @@ mod tests {
     #[test]
     fn a_corner_and_a_size_are_told_from_two_corners() {
         // The second has less width than x: no corner.
-        let wide = answer(&[("a", 0.9, [100, 100, 300, 300]), ("b", 0.9, [500, 500, 50, 50])]);
-        let moved = answer(&[("a", 0.9, [110, 110, 300, 300]), ("b", 0.9, [505, 505, 50, 50])]);
+        let wide = answer(&[
+            ("a", 0.9, [100, 100, 300, 300]),
+            ("b", 0.9, [500, 500, 50, 50]),
+        ]);
+        let moved = answer(&[
+            ("a", 0.9, [110, 110, 300, 300]),
+            ("b", 0.9, [505, 505, 50, 50]),
+        ]);
         assert_eq!(agree(&wide, &moved), Some(true));
     }
 }

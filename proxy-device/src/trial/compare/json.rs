@@ -47,11 +47,23 @@ mod tests {
     fn numbers_may_differ_a_little() {
         let one = json!({"id": "1", "v": [1.0, 200.0, 0.0], "name": "n"});
         for (other, expected) in [
-            (json!({"id": "2", "v": [1.009, 201.0, 0.0005], "name": "n"}), true),
-            (json!({"id": "2", "v": [1.02, 200.0, 0.0], "name": "n"}), false),
+            (
+                json!({"id": "2", "v": [1.009, 201.0, 0.0005], "name": "n"}),
+                true,
+            ),
+            (
+                json!({"id": "2", "v": [1.02, 200.0, 0.0], "name": "n"}),
+                false,
+            ),
             (json!({"id": "2", "v": [1.0, 200.0], "name": "n"}), false),
-            (json!({"id": "2", "v": [1.0, 200.0, 0.0], "name": "m"}), false),
-            (json!({"id": "2", "v": [1.0, 200.0, 0.0], "other": "n"}), false),
+            (
+                json!({"id": "2", "v": [1.0, 200.0, 0.0], "name": "m"}),
+                false,
+            ),
+            (
+                json!({"id": "2", "v": [1.0, 200.0, 0.0], "other": "n"}),
+                false,
+            ),
         ] {
             assert_eq!(agree(&one, &other), expected, "{other}");
         }

@@ -167,8 +167,11 @@ mod tests {
             ),
             (r#"{"a":1.0,"id":"x"}"#, r#"{"a":1.001,"id":"y"}"#, true),
             (r#"{"a":1.0}"#, r#"{"a":2.0}"#, false),
-            ("data: {\"delta\":{\"content\":\"he\"}}\n\ndata: {\"delta\":{\"content\":\"llo\"}}\n\ndata: [DONE]\n",
-             "data: {\"delta\":{\"content\":\"hello\"}}\n\ndata: [DONE]\n", true),
+            (
+                "data: {\"delta\":{\"content\":\"he\"}}\n\ndata: {\"delta\":{\"content\":\"llo\"}}\n\ndata: [DONE]\n",
+                "data: {\"delta\":{\"content\":\"hello\"}}\n\ndata: [DONE]\n",
+                true,
+            ),
             ("hello there", "hello then", false),
         ] {
             assert_eq!(verdict(Preset::Auto, a, b), Some(expected), "{a} {b}");
@@ -178,12 +181,19 @@ mod tests {
     #[test]
     fn a_preset_says_nothing_of_what_it_cannot_read() {
         for preset in [Preset::Top1, Preset::Boxes, Preset::Text] {
-            assert_eq!(verdict(preset, r#"{"a":1}"#, r#"{"a":2}"#), None, "{preset:?}");
+            assert_eq!(
+                verdict(preset, r#"{"a":1}"#, r#"{"a":2}"#),
+                None,
+                "{preset:?}"
+            );
         }
         assert_eq!(verdict(Preset::Json, "a", "b"), None);
         assert_eq!(verdict(Preset::Exact, "a", "b"), Some(false));
         assert_eq!(verdict(Preset::Exact, "a", "a"), Some(true));
-        let binary = Answer { body: Bytes::from_static(&[0xff, 0]), json_length: Some(9) };
+        let binary = Answer {
+            body: Bytes::from_static(&[0xff, 0]),
+            json_length: Some(9),
+        };
         assert_eq!(agree(Preset::Auto, &binary, &answer("{}")), Some(false));
     }
 
@@ -193,7 +203,13 @@ mod tests {
         let wide = format!("[{}1]", "1,".repeat(100_000));
         let words = "a ".repeat(100_000);
         for a in [&deep, &wide, &words] {
-            for preset in [Preset::Auto, Preset::Top1, Preset::Boxes, Preset::Text, Preset::Json] {
+            for preset in [
+                Preset::Auto,
+                Preset::Top1,
+                Preset::Boxes,
+                Preset::Text,
+                Preset::Json,
+            ] {
                 verdict(preset, a, &a.replacen(['1', 'a'], "2", 1));
             }
         }

@@ -33,7 +33,11 @@ pub(super) fn inline(value: &mut Value, mut binary: &[u8]) {
 /// Little-endian, as the protocol says.
 fn numbers(datatype: &str, data: &[u8]) -> Option<Vec<f64>> {
     fn each<const N: usize>(data: &[u8], number: fn([u8; N]) -> f64) -> Vec<f64> {
-        data.as_chunks().0.iter().map(|bytes| number(*bytes)).collect()
+        data.as_chunks()
+            .0
+            .iter()
+            .map(|bytes| number(*bytes))
+            .collect()
     }
     Some(match datatype {
         "FP32" => each(data, |bytes| f32::from_le_bytes(bytes).into()),
@@ -51,7 +55,10 @@ mod tests {
     use super::*;
 
     fn answer(scores: [f32; 3]) -> Answer {
-        let data: Vec<u8> = scores.iter().flat_map(|score| score.to_le_bytes()).collect();
+        let data: Vec<u8> = scores
+            .iter()
+            .flat_map(|score| score.to_le_bytes())
+            .collect();
         let head = json!({"outputs": [{"name": "y", "datatype": "FP32", "shape": [1, 3],
             "parameters": {"binary_data_size": data.len()}}]})
         .to_string();
@@ -64,8 +71,14 @@ mod tests {
     #[test]
     fn binary_tensors_are_read() {
         let one = answer([0.1, 0.7, 0.2]);
-        assert_eq!(agree(Preset::Top1, &one, &answer([0.3, 0.4, 0.3])), Some(true));
-        assert_eq!(agree(Preset::Auto, &one, &answer([0.4, 0.3, 0.3])), Some(false));
+        assert_eq!(
+            agree(Preset::Top1, &one, &answer([0.3, 0.4, 0.3])),
+            Some(true)
+        );
+        assert_eq!(
+            agree(Preset::Auto, &one, &answer([0.4, 0.3, 0.3])),
+            Some(false)
+        );
         let mut short = one.clone();
         short.body.truncate(short.body.len() - 1);
         assert_eq!(agree(Preset::Top1, &one, &short), Some(false));

@@ -106,15 +106,30 @@ mod tests {
     fn shapes_of_model_servers() {
         for (answer, expected) in [
             // OpenAI: chat, transcription
-            (json!({"id": "x", "model": "m", "choices": [{"message": {"role": "assistant", "content": "a cat"}}]}), "a cat"),
-            (json!({"text": "a cat", "segments": [{"text": "a"}, {"text": "cat"}]}), "a cat"),
+            (
+                json!({"id": "x", "model": "m", "choices": [{"message": {"role": "assistant", "content": "a cat"}}]}),
+                "a cat",
+            ),
+            (
+                json!({"text": "a cat", "segments": [{"text": "a"}, {"text": "cat"}]}),
+                "a cat",
+            ),
             // Ollama
-            (json!({"model": "m", "response": "a cat", "done": true}), "a cat"),
-            (json!({"model": "m", "message": {"role": "assistant", "content": "a cat"}}), "a cat"),
+            (
+                json!({"model": "m", "response": "a cat", "done": true}),
+                "a cat",
+            ),
+            (
+                json!({"model": "m", "message": {"role": "assistant", "content": "a cat"}}),
+                "a cat",
+            ),
             // Hugging Face
             (json!([{"generated_text": "a cat"}]), "a cat"),
             // rapidocr-api
-            (json!({"0": {"rec_txt": "a", "score": "0.9"}, "1": {"rec_txt": "cat", "score": "0.8"}}), "a cat"),
+            (
+                json!({"0": {"rec_txt": "a", "score": "0.9"}, "1": {"rec_txt": "cat", "score": "0.8"}}),
+                "a cat",
+            ),
             (json!({"predictions": [{"label": "cat", "score": 0.9}]}), ""),
         ] {
             assert_eq!(of(&answer, " "), expected, "{answer}");
@@ -142,7 +157,10 @@ mod tests {
         assert_eq!(agree(ten, "a b c d e f g h i x"), Some(true));
         assert_eq!(agree(ten, "a b c d e f g h x y"), Some(false));
         assert_eq!(agree("", " ."), None);
-        assert_eq!(agree("一二三四五六七八九十", "一二三四五六七八九口"), Some(true));
+        assert_eq!(
+            agree("一二三四五六七八九十", "一二三四五六七八九口"),
+            Some(true)
+        );
         assert_eq!(agree("一二三四五", "一二三四口"), Some(false));
     }
 }

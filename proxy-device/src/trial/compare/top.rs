@@ -120,10 +120,7 @@ fn rows(map: &Map<String, Value>, name: &str) -> Option<Vec<String>> {
             .map(first)
             .collect();
     }
-    let lists: Option<Vec<_>> = list
-        .iter()
-        .map(|row| numbers(row.as_array()?))
-        .collect();
+    let lists: Option<Vec<_>> = list.iter().map(|row| numbers(row.as_array()?)).collect();
     lists?.iter().map(|row| first(row)).collect()
 }
 
@@ -148,13 +145,19 @@ mod tests {
             // TorchServe
             (json!({"tabby": 0.7, "tiger": 0.2}), &["tabby"][..]),
             // Hugging Face, one input and two
-            (json!([{"label": "a", "score": 0.2}, {"label": "b", "score": 0.7}]), &["b"]),
+            (
+                json!([{"label": "a", "score": 0.2}, {"label": "b", "score": 0.7}]),
+                &["b"],
+            ),
             (
                 json!([[{"label": "a", "score": 0.9}], [{"label": "b", "score": 0.7}]]),
                 &["a", "b"],
             ),
             // TensorFlow Serving
-            (json!({"predictions": [[0.1, 0.9], [0.8, 0.2]]}), &["1", "0"]),
+            (
+                json!({"predictions": [[0.1, 0.9], [0.8, 0.2]]}),
+                &["1", "0"],
+            ),
             // Open Inference Protocol, flat and nested
             (
                 json!({"outputs": [{"name": "y", "shape": [2, 3], "datatype": "FP32", "data": [0, 1, 2, 5, 4, 3]}]}),
