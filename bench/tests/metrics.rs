@@ -56,7 +56,8 @@ fn in_sources() -> BTreeSet<(String, String)> {
             } else if path.extension().is_some_and(|e| e == "rs") {
                 let text = std::fs::read_to_string(&path).expect("a source file");
                 for kind in ["counter", "gauge", "histogram"] {
-                    let uses = text.split(&format!("{kind}!(")[..]).skip(1);
+                    let begin = format!("{kind}!(");
+                    let uses = text.split(&begin[..]).skip(1);
                     let names = uses.filter_map(|rest| {
                         let (name, _) = rest.trim_start().strip_prefix('"')?.split_once('"')?;
                         Some((name.to_owned(), kind.to_owned()))
