@@ -82,7 +82,7 @@ async fn the_pages_show_what_the_programs_do() {
         "observed, nothing is sent as a code",
         "floor 50.0 %",
         "no input",
-        "No request has stepped down",
+        "Nothing has gone wrong",
     ] {
         assert!(page.contains(shows), "{shows} in {page}");
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::Level;
 
 use crate::body::{Body, BoxError};
@@ -247,7 +247,7 @@ impl Logged {
         let (open, known) = (&self.open, &self.known);
         let received = open.received.load(Ordering::Relaxed);
         // Names of OpenTelemetry where it has one.
-        let mut attributes = vec![
+        let mut attributes: Vec<_> = [
             ("http.request.method", json!(open.method.as_str())),
             ("url.path", json!(open.path)),
             ("http.response.status_code", json!(self.status)),
@@ -257,14 +257,16 @@ impl Logged {
             ("sidecod.route", json!(known.route)),
             ("sidecod.outcome", json!(known.outcome)),
             ("sidecod.head_ms", json!(ms(self.head))),
-        ];
+        ]
+        .map(|(name, value): (&str, Value)| (name.to_owned(), value))
+        .into();
         if let Some(sent) = known.sent {
-            attributes.push(("sidecod.sent_bytes", json!(sent)));
+            attributes.push(("sidecod.sent_bytes".to_owned(), json!(sent)));
         }
         let steps = known
             .steps
             .iter()
-            .map(|(step, time)| (*step, json!(ms(*time))));
+            .map(|(step, time)| (format!("sidecod.{step}_ms"), json!(ms(*time))));
         attributes.extend(steps);
         spans.tell(Told {
             place,

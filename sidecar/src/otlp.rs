@@ -108,7 +108,7 @@ pub(crate) struct Told<'s> {
     pub took: Duration,
     /// Whether the request came to a sidecar's error.
     pub failed: bool,
-    pub attributes: Vec<(&'static str, Value)>,
+    pub attributes: Vec<(String, Value)>,
 }
 
 impl Spans {
@@ -321,11 +321,13 @@ mod tests {
             name: "classify",
             took: Duration::from_millis(1500),
             failed: true,
-            attributes: vec![
+            attributes: [
                 ("url.path", json!("/a")),
                 ("n", json!(7)),
                 ("t", json!(0.5)),
-            ],
+            ]
+            .map(|(name, value): (&str, Value)| (name.to_owned(), value))
+            .into(),
         };
         let end = UNIX_EPOCH + Duration::from_secs(10);
         assert_eq!(
