@@ -347,7 +347,7 @@ mod tests {
         assert!(written.0.lock().unwrap().is_empty());
         answer.into_body().collect().await.unwrap();
         let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let json: Value = serde_json::from_str(&text).unwrap();
         for (field, value) in [
             ("level", "\"DEBUG\""),
             ("target", "\"access\""),
