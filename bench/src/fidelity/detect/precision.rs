@@ -209,13 +209,13 @@ mod tests {
         let table = Table::new(&wanted, &got);
         close(
             table.precision(&[0, 1]).unwrap(),
-            [(51.0 / 101.0 + 1.0) / 2.0; 2],
+            [f64::midpoint(51.0 / 101.0, 1.0); 2],
         );
         close(table.precision(&[0, 0]).unwrap(), [1.0; 2]);
         // Of class 0 three are wanted and two found.
         close(
             table.precision(&[0, 0, 1]).unwrap(),
-            [(67.0 / 101.0 + 1.0) / 2.0; 2],
+            [f64::midpoint(67.0 / 101.0, 1.0); 2],
         );
         assert_eq!(table.precision(&[]), None);
     }
