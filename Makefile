@@ -8,11 +8,12 @@ export LIBTORCH_USE_PYTORCH := 1
 unexport LIBTORCH
 endif
 
-.PHONY: help setup build demo test peers docker deb kubernetes lint clean
+.PHONY: help setup build demo test page peers docker deb kubernetes lint clean
 
 help:
 	@echo 'make demo    a photo through both sidecars and sent directly, side by side (PHOTO=path for your own)'
 	@echo 'make test    all tests but the next'
+	@echo 'make page    the admin pages in Chromium (Debian package chromium), screenshots in target/page'
 	@echo 'make peers   real model servers and clients through both sidecars (as root; 300 MB to download, 1.8 GB on disk)'
 	@echo 'make docker  the images, built and driven with curl; no request lost while the edge restarts (as root)'
 	@echo 'make deb     the Debian package of proxy-device, in target/debian'
@@ -37,6 +38,10 @@ test: build
 	cargo test --release --workspace
 	$(PYTHON) -m unittest discover -s scripts/tests
 	python=$$(PYTHON='$(PYTHON)' scripts/train_env) && PYTHONPATH=onnx "$$python" -m unittest discover -s onnx/tests
+
+# Not part of test: it wants a browser.
+page: build
+	cargo test --release --workspace --test page -- --ignored
 
 # Not part of test: it downloads the packages of the peers, and wants root for a network namespace.
 peers: build

@@ -59,7 +59,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let settled = memory::settle();
-    log::start();
+    if let Err(error) = log::start(&config.log) {
+        eprintln!("proxy-edge: {error}");
+        return ExitCode::from(BAD_CONFIG);
+    }
     if let Err(error) = settled {
         tracing::warn!(%error, "memory will grow with the number of picture sizes");
     }

@@ -69,7 +69,7 @@ fn get_ready(address: SocketAddr) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin;
+    use crate::admin::{self, Admin, Router};
     use crate::readiness::Readiness;
     use crate::shutdown::Shutdown;
     use metrics_exporter_prometheus::PrometheusBuilder;
@@ -87,7 +87,13 @@ mod tests {
         let (_trigger, shutdown) = Shutdown::new();
         let readiness = Readiness::default();
         let metrics = PrometheusBuilder::new().build_recorder().handle();
-        tokio::spawn(admin::serve(listener, readiness.clone(), metrics, shutdown));
+        let admin = Admin {
+            program: "proxy-device",
+            readiness: readiness.clone(),
+            metrics,
+            more: Router::new(),
+        };
+        tokio::spawn(admin::serve(listener, admin, shutdown));
         let blocker = readiness.block("bundle photo");
         assert_eq!(
             asked(address).await,
