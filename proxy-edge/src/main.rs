@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use sidecod_edge::bundles::{self, Stored};
 use sidecod_edge::config::Config;
 use sidecod_edge::{memory, run};
-use sidecod_sidecar::log;
+use sidecod_sidecar::{healthy, log};
 
 /// What a configuration that cannot be used ends with.
 const BAD_CONFIG: u8 = 2;
@@ -18,18 +18,35 @@ const BAD_CONFIG: u8 = 2;
 #[command(version)]
 struct Arguments {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = "proxy-edge.toml")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "proxy-edge.toml"
+    )]
     config: PathBuf,
     /// Sets a key over the file and the environment, such as listen="127.0.0.1:0".
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// Checks the configuration and the bundles' digests, says what was found, and ends.
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Asks the proxy-edge that runs with this configuration whether it is ready. Ends with 1, and
+    /// says what it waits for, if it is not.
+    Healthy,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::Healthy) = arguments.command {
+        return say(ask(&arguments));
+    }
     let (config, stored) = match prepare(&arguments) {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -42,17 +59,30 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let settled = memory::settle();
-    log::start();
+    if let Err(error) = log::start(&config.log) {
+        eprintln!("proxy-edge: {error}");
+        return ExitCode::from(BAD_CONFIG);
+    }
     if let Err(error) = settled {
         tracing::warn!(%error, "memory will grow with the number of picture sizes");
     }
-    match serve(config, stored) {
+    say(serve(config, stored))
+}
+
+/// How the program ends.
+fn say(result: Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("proxy-edge: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn ask(arguments: &Arguments) -> Result<()> {
+    let config = Config::load(&arguments.config, &arguments.sets)?;
+    Ok(healthy::ask(config.admin)?)
 }
 
 fn prepare(arguments: &Arguments) -> Result<(Config, Vec<Stored>)> {

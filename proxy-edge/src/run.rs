@@ -4,9 +4,10 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use sidecod_sidecar::admin::{self, Admin};
 use sidecod_sidecar::readiness::{Blocker, Readiness};
 use sidecod_sidecar::shutdown::{self, Shutdown};
-use sidecod_sidecar::{admin, listen, metrics};
+use sidecod_sidecar::{listen, metrics};
 use tokio::net::TcpListener;
 
 use crate::bundles::Stored;
@@ -69,7 +70,13 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
         let (limits, shutdown) = (config.server.clone(), shutdown.clone());
         async move { listen::http2(data, &limits, service, shutdown).await }
     });
-    let admin = tokio::spawn(admin::serve(admin, readiness, handle, shutdown));
+    let told = Admin {
+        program: "proxy-edge",
+        readiness,
+        metrics: handle,
+        more: admin::Router::new(),
+    };
+    let admin = tokio::spawn(admin::serve(admin, told, shutdown));
 
     let life = async {
         edge.open(load(config, stored).await?);

@@ -7,7 +7,9 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use sidecod_sidecar::access::{self, Access, Known, Line};
 use sidecod_sidecar::metrics::Gauged;
+use sidecod_sidecar::otlp::{Spans, TRACEPARENT};
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::upgrade::ASK;
 use sidecod_sidecar::{Body, body};
@@ -25,6 +27,9 @@ use crate::upstream::{Upstream, Upstreams};
 /// The upstream of a request that names none.
 const DEFAULT_UPSTREAM: &str = "default";
 
+/// A body of a device, whose bytes the line of the request tells.
+pub(crate) type DeviceBody = access::Counted<Incoming>;
+
 /// What the data listener serves.
 pub struct Edge {
     config: Config,
@@ -32,6 +37,7 @@ pub struct Edge {
     readiness: Readiness,
     restorer: OnceLock<Restorer>,
     frames: Semaphore,
+    access: Access,
 }
 
 impl Edge {
@@ -42,6 +48,13 @@ impl Edge {
             upstreams: Upstreams::new(&config.upstreams),
             frames: Semaphore::new(config.max_frames),
             restorer: OnceLock::new(),
+            access: Access {
+                level: config.log.access,
+                spans: config
+                    .otlp
+                    .as_ref()
+                    .map(|otlp| Spans::start(otlp, "proxy-edge")),
+            },
             readiness,
             config,
         }
@@ -55,6 +68,14 @@ impl Edge {
     /// Answers a request.
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let in_flight = Gauged::new(metrics::gauge!("sidecod_edge_in_flight"));
+        let line = Line::begin(&self.access, &request);
+        let mut request = request.map(|body| line.count(body));
+        if let Some(place) = line.place() {
+            request
+                .headers_mut()
+                .insert(TRACEPARENT, place.traceparent());
+        }
+        let mut steps = Steps::default();
         let (upstream, outcome, answer) = match self.admit(request.headers()) {
             // A name from outside is no label: labels are kept for ever.
             Err(fail) => ("unknown".to_owned(), fail.kind().1, fail.answer()),
@@ -62,7 +83,8 @@ impl Edge {
                 let framed = is_frame(request.headers());
                 let outcome = if framed { "code" } else { "passthrough" };
                 let name = upstream.name.clone();
-                match self.pass_on(upstream, restorer, request, in_flight).await {
+                let passed = self.pass_on(upstream, restorer, request, &mut steps, in_flight);
+                match passed.await {
                     Ok(answer) => (name, outcome, answer),
                     Err(fail) => {
                         tracing::debug!(upstream = name, %fail, "no answer of the model server");
@@ -72,10 +94,16 @@ impl Edge {
             }
         };
         metrics::counter!(
-            "sidecod_edge_requests_total", "upstream" => upstream, "outcome" => outcome
+            "sidecod_edge_requests_total", "upstream" => upstream.clone(), "outcome" => outcome
         )
         .increment(1);
-        answer
+        let known = || Known {
+            route: upstream,
+            outcome,
+            sent: steps.restored(),
+            steps: steps.into(),
+        };
+        line.end(known, answer)
     }
 
     /// Whether the request may enter, and where it goes.
@@ -108,14 +136,14 @@ impl Edge {
         &self,
         upstream: &Upstream,
         restorer: &Restorer,
-        request: Request<Incoming>,
+        request: Request<DeviceBody>,
+        steps: &mut Steps,
         in_flight: Gauged,
     ) -> Result<Response<Body>, Fail> {
         if let Some(protocol) = request.headers().get(ASK) {
             let protocol = protocol.clone();
             return upgrade::answer(upstream, request, protocol, in_flight).await;
         }
-        let mut steps = Steps::default();
         let (mut parts, incoming) = request.into_parts();
         // Held until the model server answers: until then the body is in memory.
         let mut _permit = None;
@@ -126,7 +154,8 @@ impl Edge {
                 body,
                 content_type,
                 json_length,
-            } = self.restore(restorer, incoming, &mut steps).await?;
+            } = self.restore(restorer, incoming, steps).await?;
+            steps.note_restored(body.len());
             let headers = &mut parts.headers;
             headers.insert(CONTENT_LENGTH, body.len().into());
             headers.remove(CONTENT_TYPE);
@@ -149,13 +178,13 @@ impl Edge {
         let request = Request::from_parts(parts, outgoing);
         let answer = upstream.call(request).await?;
         steps.note("upstream", begin.elapsed());
-        Ok(relay::to_device(answer, &steps, in_flight))
+        Ok(relay::to_device(answer, steps, in_flight))
     }
 
     async fn restore(
         &self,
         restorer: &Restorer,
-        incoming: Incoming,
+        incoming: DeviceBody,
         steps: &mut Steps,
     ) -> Result<Restored, Fail> {
         let cap = self.config.max_body;
