@@ -1,12 +1,11 @@
 //! The device sidecar as a whole: what its parts share, and its start and end.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 use http::uri::Authority;
 use http::{HeaderValue, Version};
 use sidecod_sidecar::connect::Connector;
@@ -19,8 +18,9 @@ use sidecod_sidecar::{admin, metrics};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::bundle::{Active, Cache, InUse, Keeper};
 use crate::config::{Config, Route};
-use crate::encode::{Codec, Coding, Pool};
+use crate::encode::{Codec, Pool};
 use crate::ingress::destination::{Destination, Listed};
 use crate::ingress::{Ingress, Way};
 use crate::link::Link;
@@ -28,8 +28,7 @@ use crate::link::Link;
 /// What all requests share.
 pub struct App {
     pub(crate) routes: Vec<Route>,
-    codings: HashMap<String, Arc<Coding>>,
-    pub(crate) codec: Arc<Codec>,
+    pub(crate) bundle: InUse,
     pub(crate) pool: Pool,
     pub(crate) link: Link,
     /// Where requests of reverse listeners go.
@@ -55,12 +54,15 @@ pub struct Ways {
 }
 
 impl App {
-    /// Builds the parts. Nothing is connected yet.
+    /// Builds the parts. Nothing is connected yet, and a bundle is in use only if it is a local one.
     ///
     /// # Errors
-    /// If the bundle cannot be opened, a route names a quality that it has not, or no thread starts.
+    /// If a local bundle cannot be opened, a route names a quality that it has not, or no thread starts.
     pub fn new(config: &Config) -> Result<Self> {
-        let (codec, codings) = open(config)?;
+        let bundle = InUse::default();
+        if let Some(folder) = &config.codec.bundle {
+            bundle.set(open(folder, config)?);
+        }
         let own = Own::default();
         let connect_timeout = Duration::from_millis(config.edge.connect_timeout_ms);
         let connector = Connector::new(connect_timeout, own.clone());
@@ -72,8 +74,7 @@ impl App {
         };
         Ok(Self {
             routes: config.routes.clone(),
-            codings,
-            codec: Arc::new(codec),
+            bundle,
             pool: Pool::start("encode", config.codec.threads, config.codec.queue)?,
             link: Link::new(&config.edge, own.clone()).context("edge")?,
             reverse: Destination {
@@ -98,28 +99,30 @@ impl App {
     pub fn listens(&self, address: SocketAddr) {
         self.own.listens(address);
     }
-
-    /// How a route's inputs are coded; every route has an entry.
-    pub(crate) fn coding(&self, route: &Route) -> Option<Arc<Coding>> {
-        self.codings.get(&route.name).cloned()
-    }
 }
 
-/// Opens the bundle and checks the routes against it.
+/// Opens the bundle in a folder and checks the routes against it.
 ///
 /// # Errors
 /// If a file is missing or damaged, or a route names a quality that the bundle has not.
-pub fn open(config: &Config) -> Result<(Codec, HashMap<String, Arc<Coding>>)> {
-    let folder: &Path = &config.codec.bundle;
+pub fn open(folder: &Path, config: &Config) -> Result<Active> {
     let codec = Codec::open(folder, config.limits.clone()).context("codec.bundle")?;
-    let manifest = &codec.bundle().manifest;
-    let codings = config.routes.iter().map(|route| {
-        let coding = route.coding(manifest);
-        let coding = coding.map_err(|(key, fault)| anyhow!("route {}: {key}: {fault}", route.name));
-        Ok((route.name.clone(), Arc::new(coding?)))
-    });
-    let codings = codings.collect::<Result<_>>()?;
-    Ok((codec, codings))
+    let (active, faults) = Active::new(Arc::new(codec), &config.routes);
+    match faults.into_iter().next() {
+        None => Ok(active),
+        Some(fault) => bail!(fault),
+    }
+}
+
+/// What gets the edge's bundle, where no local one is named.
+fn keeper(config: &Config) -> Option<Keeper> {
+    let codec = &config.codec;
+    codec.bundle.is_none().then(|| Keeper {
+        name: codec.name.clone(),
+        cache: Cache::find(codec.cache.as_deref()),
+        limits: config.limits.clone(),
+        routes: config.routes.clone(),
+    })
 }
 
 /// Runs the sidecar until it is asked to end.
@@ -153,6 +156,10 @@ pub async fn run(config: Config) -> Result<()> {
             tokio::spawn(ingress.clone().serve(way, listener, connections.clone()))
         })
         .collect();
+    if let Some(keeper) = keeper(&config) {
+        let (app, waiting) = (app.clone(), readiness.block("the edge's bundle"));
+        tokio::spawn(async move { keeper.keep(&app.link, &app.bundle, waiting).await });
+    }
     if !config.listen.transparent.is_empty() {
         let finding = readiness.block("addresses of the destinations");
         tokio::spawn(async move {

@@ -9,10 +9,12 @@
 //! 5. [`fallback`] sends it, over the [`link`] to the edge or past it, one step down at a time,
 //! 6. [`relay`] gives the answer back to the app as it arrives.
 //!
+//! [`bundle`] keeps the codec that frames are made with, and fetches it from the edge.
 //! [`redirect`] sets the system's rules that send an app's connections to a transparent listener.
 //! [`inspect`] looks at a request of a file as the flow would, and says what it sees.
 
 pub mod app;
+pub mod bundle;
 pub mod config;
 pub mod encode;
 mod expect;

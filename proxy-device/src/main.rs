@@ -98,19 +98,20 @@ fn set_rules(redirect: &Redirect) -> ExitCode {
 }
 
 fn check(config: &Config) -> Result<()> {
-    let (codec, _) = app::open(config)?;
-    let bundle = codec.bundle();
-    let qualities: Vec<_> = bundle
-        .manifest
-        .qualities
-        .iter()
-        .map(|quality| &quality.name[..])
-        .collect();
-    println!(
-        "codec {} {}, bundle {}",
-        bundle.manifest.name, bundle.manifest.version, bundle.digest
-    );
-    println!("qualities: {}", qualities.join(", "));
+    if let Some(folder) = &config.codec.bundle {
+        let active = app::open(folder, config)?;
+        let bundle = active.codec.bundle();
+        let manifest = &bundle.manifest;
+        let names = manifest.qualities.iter().map(|quality| &quality.name[..]);
+        let names: Vec<_> = names.collect();
+        println!(
+            "codec {} {}, bundle {}",
+            manifest.name, manifest.version, bundle.digest
+        );
+        println!("qualities: {}", names.join(", "));
+    } else {
+        println!("codec: the edge's, fetched when this sidecar runs");
+    }
     for route in &config.routes {
         println!("route {}: {} {}", route.name, route.method, route.path);
     }

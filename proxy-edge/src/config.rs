@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sidecod_sidecar::config::{self, ConfigError};
 use sidecod_sidecar::listen::ServerLimits;
+use sidecod_sidecar::tls::ServerTls;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::limits::Limits;
 
@@ -22,7 +23,10 @@ pub struct Config {
     /// Where `/metrics`, `/live` and `/ready` are.
     #[serde(default = "default_admin")]
     pub admin: SocketAddr,
-    /// Must be true: nothing on the link is encrypted, and that has to be meant.
+    /// The certificate that devices see, and whose devices are admitted.
+    #[serde(default)]
+    pub tls: Option<ServerTls>,
+    /// True in place of `tls`: nothing on the link is encrypted, and that has to be meant.
     #[serde(default)]
     pub plaintext: bool,
     /// What a device must show to be admitted; without one, every device is.
@@ -134,6 +138,12 @@ impl Config {
         Ok(config)
     }
 
+    /// Whether a device has to show something to be admitted.
+    #[must_use]
+    pub fn asks_devices(&self) -> bool {
+        self.token.is_some() || self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
+    }
+
     /// Threads that one forward uses on a CPU.
     #[must_use]
     pub fn threads_per_forward(&self) -> usize {
@@ -144,8 +154,10 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        if !self.plaintext {
-            return Err("plaintext: nothing on the link is encrypted; say plaintext = true if that is meant".into());
+        match (&self.tls, self.plaintext) {
+            (None, false) => return Err("tls: give certificate and key (proxy-edge cert makes them), or say plaintext = true if nothing on the link is to be encrypted".into()),
+            (Some(_), true) => return Err("plaintext: with tls, it cannot be true as well".into()),
+            _ => {}
         }
         if let Some(Token(token)) = &self.token
             && (token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()))
@@ -277,7 +289,12 @@ url = "http://m:1"
             (
                 "plaintext = true",
                 "",
-                "plaintext: nothing on the link is encrypted",
+                "tls: give certificate and key",
+            ),
+            (
+                "plaintext = true",
+                "plaintext = true\ntls = { certificate = \"c\", key = \"k\" }",
+                "plaintext: with tls, it cannot be true as well",
             ),
             ("http://m:1", "m:1", "e.toml:9:7: url: `m:1` is no base URL"),
             (

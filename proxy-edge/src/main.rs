@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::Parser;
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
 use sidecod_edge::bundles::{self, Stored};
+use sidecod_edge::cert::Cert;
 use sidecod_edge::config::Config;
 use sidecod_edge::{memory, run};
-use sidecod_sidecar::log;
+use sidecod_sidecar::{log, tls};
 
 /// What a configuration that cannot be used ends with.
 const BAD_CONFIG: u8 = 2;
@@ -26,10 +27,22 @@ struct Arguments {
     /// Checks the configuration and the bundles' digests, says what was found, and ends.
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Makes certificates for TLS between the sidecars: a private CA, the edge's certificate, and
+    /// one file to copy to each device.
+    Cert(Cert),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::Cert(cert)) = &arguments.command {
+        return make(cert);
+    }
     let (config, stored) = match prepare(&arguments) {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -55,23 +68,45 @@ fn main() -> ExitCode {
     }
 }
 
+fn make(cert: &Cert) -> ExitCode {
+    match cert.run() {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("proxy-edge cert: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn prepare(arguments: &Arguments) -> Result<(Config, Vec<Stored>)> {
     let config = Config::load(&arguments.config, &arguments.sets)?;
+    if let Some(tls) = &config.tls {
+        tls::Server::new(tls).context("tls")?;
+    }
     let stored = bundles::read_all(&config.bundles)?;
     Ok((config, stored))
 }
 
 fn describe(config: &Config, stored: &[Stored]) {
-    println!(
-        "listen {} (not encrypted), admin {}",
-        config.listen, config.admin
-    );
-    let token = if config.token.is_some() {
-        "a token"
-    } else {
-        "no token"
+    let encrypted = if config.plaintext { "not encrypted" } else { "TLS 1.3" };
+    println!("listen {} ({encrypted}), admin {}", config.listen, config.admin);
+    if let Some(tls) = &config.tls {
+        // Read before, so it can be read now.
+        if let Ok(expiry) = tls::expiry(&tls.certificate) {
+            println!("certificate {} good until {expiry}", tls.certificate.display());
+        }
+    }
+    let certificate = config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let shown = match (certificate, config.token.is_some()) {
+        (true, true) => "a certificate and a token",
+        (true, false) => "a certificate",
+        (false, true) => "a token",
+        (false, false) => "nothing: whoever reaches this address is admitted",
     };
-    println!("devices show {token}");
+    println!("devices show {shown}");
     for stored in stored {
         let (manifest, digest) = (&stored.bundle.manifest, stored.bundle.digest);
         let qualities: Vec<&str> = manifest.qualities.iter().map(|q| q.name.as_str()).collect();

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use sidecod_sidecar::readiness::{Blocker, Readiness};
 use sidecod_sidecar::shutdown::{self, Shutdown};
+use sidecod_sidecar::tls::{self, TlsError};
 use sidecod_sidecar::{admin, listen, metrics};
 use tokio::net::TcpListener;
 
+use crate::about::About;
 use crate::bundles::Stored;
 use crate::config::Config;
 use crate::decode::pool::{Pool, Settings};
@@ -33,6 +35,9 @@ pub enum RunError {
     /// The system refuses what every process gets: a signal handler, a thread, standard output.
     #[error(transparent)]
     System(#[from] std::io::Error),
+    /// A certificate or key cannot be used.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
     /// Metrics cannot be counted.
     #[error("metrics: {0}")]
     Metrics(String),
@@ -47,11 +52,12 @@ pub enum RunError {
 /// [`RunError`] if it cannot start.
 pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
     let handle = metrics::install().map_err(|error| RunError::Metrics(error.to_string()))?;
+    let tls = config.tls.as_ref().map(open_tls).transpose()?;
     let data = bind("listen", config.listen).await?;
     let admin = bind("admin", config.admin).await?;
     say_addresses(data.local_addr()?, admin.local_addr()?)?;
-    if config.token.is_none() && !config.listen.ip().is_loopback() {
-        tracing::warn!(listen = %config.listen, "whoever reaches this address is admitted: no token is set");
+    if !config.asks_devices() && !config.listen.ip().is_loopback() {
+        tracing::warn!(listen = %config.listen, "whoever reaches this address is admitted: neither token nor tls.client_ca is set");
     }
 
     let readiness = Readiness::default();
@@ -59,7 +65,8 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
         .iter()
         .map(|stored| readiness.block(format!("bundle {}", stored.bundle.manifest.name)))
         .collect();
-    let edge = Arc::new(Edge::new(config.clone(), readiness.clone()));
+    let about = About::new(&stored, &config.upstreams);
+    let edge = Arc::new(Edge::new(config.clone(), about, readiness.clone()));
     let (trigger, shutdown) = Shutdown::new();
     let service = listen::service({
         let edge = edge.clone();
@@ -67,7 +74,7 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
     });
     let server = tokio::spawn({
         let (limits, shutdown) = (config.server.clone(), shutdown.clone());
-        async move { listen::http2(data, &limits, service, shutdown).await }
+        async move { listen::http2_in(data, tls, &limits, service, shutdown).await }
     });
     let admin = tokio::spawn(admin::serve(admin, readiness, handle, shutdown));
 
@@ -89,6 +96,19 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
         }
     }
     ended
+}
+
+/// Reads certificate and key, and says when the certificate ends.
+fn open_tls(config: &tls::ServerTls) -> Result<Arc<tls::Server>, TlsError> {
+    let server = tls::Server::new(config)?;
+    let expiry = tls::expiry(&config.certificate)?;
+    metrics::gauge!("sidecod_edge_certificate_expiry_seconds").set(expiry.unix() as f64);
+    if expiry.is_near() {
+        tracing::warn!(%expiry, "the certificate ends; proxy-edge cert --renew makes a new one");
+    } else {
+        tracing::info!(%expiry, "certificate");
+    }
+    Ok(Arc::new(server))
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {

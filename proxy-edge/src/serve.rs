@@ -15,6 +15,7 @@ use sidecod_wire::frame;
 use sidecod_wire::header::{JSON_LENGTH, TOKEN, UPSTREAM};
 use tokio::sync::Semaphore;
 
+use crate::about::About;
 use crate::config::Config;
 use crate::fail::Fail;
 use crate::relay::{self, Steps};
@@ -28,6 +29,7 @@ const DEFAULT_UPSTREAM: &str = "default";
 /// What the data listener serves.
 pub struct Edge {
     config: Config,
+    about: About,
     upstreams: Upstreams,
     readiness: Readiness,
     restorer: OnceLock<Restorer>,
@@ -37,8 +39,9 @@ pub struct Edge {
 impl Edge {
     /// An edge that refuses requests until `readiness` has no blocker and [`Self::open`] was called.
     #[must_use]
-    pub fn new(config: Config, readiness: Readiness) -> Self {
+    pub fn new(config: Config, about: About, readiness: Readiness) -> Self {
         Self {
+            about,
             upstreams: Upstreams::new(&config.upstreams),
             frames: Semaphore::new(config.max_frames),
             restorer: OnceLock::new(),
@@ -55,6 +58,11 @@ impl Edge {
     /// Answers a request.
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let in_flight = Gauged::new(metrics::gauge!("sidecod_edge_in_flight"));
+        if self.is_authorized(request.headers())
+            && let Some(answer) = self.about.answer(&request)
+        {
+            return answer;
+        }
         let (upstream, outcome, answer) = match self.admit(request.headers()) {
             // A name from outside is no label: labels are kept for ever.
             Err(fail) => ("unknown".to_owned(), fail.kind().1, fail.answer()),
@@ -78,15 +86,15 @@ impl Edge {
         answer
     }
 
+    fn is_authorized(&self, headers: &HeaderMap) -> bool {
+        let shown = headers.get(TOKEN).map_or(&b""[..], HeaderValue::as_bytes);
+        let token = self.config.token.as_ref();
+        token.is_none_or(|token| token.is(shown))
+    }
+
     /// Whether the request may enter, and where it goes.
     fn admit(&self, headers: &HeaderMap) -> Result<(&Upstream, &Restorer), Fail> {
-        let shown = headers.get(TOKEN).map_or(&b""[..], HeaderValue::as_bytes);
-        if self
-            .config
-            .token
-            .as_ref()
-            .is_some_and(|token| !token.is(shown))
-        {
+        if !self.is_authorized(headers) {
             return Err(Fail::Unauthorized);
         }
         let restorer = self.restorer.get().filter(|_| self.readiness.is_ready());

@@ -15,6 +15,7 @@ pub mod presence;
 pub mod problem;
 pub mod readiness;
 pub mod shutdown;
+pub mod tls;
 pub mod tunnel;
 pub mod upgrade;
 pub mod upstream;
