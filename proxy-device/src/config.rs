@@ -230,15 +230,25 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] that names the file, the line and the key.
     pub fn load(file: &Path, sets: &[String]) -> Result<Self, ConfigError> {
-        let config: Self = config::load(file, ENV_PREFIX, sets)?;
-        config
-            .check()
+        config::load::<Self>(file, ENV_PREFIX, sets)?.checked(file)
+    }
+
+    /// The same of a text, which is that of `file`, or will be.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        config::parse::<Self>(file, text, &[])?.checked(file)
+    }
+
+    fn checked(self, file: &Path) -> Result<Self, ConfigError> {
+        self.check()
             .map_err(|(key, message)| ConfigError::Invalid {
                 file: file.to_owned(),
                 place: None,
                 message: format!("{key}: {message}"),
             })?;
-        Ok(config)
+        Ok(self)
     }
 
     fn check(&self) -> Result<(), (String, String)> {
@@ -424,7 +434,11 @@ path = "/v1/*"
                 "edge",
                 "d.toml:6:7: url: `edge` is no base URL",
             ),
-            ("http://edge:7100", "https://edge:7100", "edge.plaintext: is for an http URL"),
+            (
+                "http://edge:7100",
+                "https://edge:7100",
+                "edge.plaintext: is for an http URL",
+            ),
             (
                 "http://edge:7100\"\nplaintext = true",
                 "https://edge:7100\"",

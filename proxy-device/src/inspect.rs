@@ -98,7 +98,13 @@ pub fn inspect(
         report.verdict = Err(format!("max_body of the route is {}", route.max_body));
         return Ok(report);
     }
-    let coded = plan::code(&active.codec, &coding, request.headers(), body, route.max_body);
+    let coded = plan::code(
+        &active.codec,
+        &coding,
+        request.headers(),
+        body,
+        route.max_body,
+    );
     report.verdict = coded
         .map(|coded| coded.frame)
         .map_err(|error: NotCoded| error.to_string());

@@ -11,7 +11,7 @@
 //!
 //! [`bundle`] keeps the codec that frames are made with, and fetches it from the edge.
 //! [`redirect`] sets the system's rules that send an app's connections to a transparent listener.
-//! [`inspect`] looks at a request of a file as the flow would, and says what it sees.
+//! [`init`] writes a first configuration. [`inspect`] looks at a request of a file as the flow would, and says what it sees.
 
 pub mod app;
 pub mod bundle;
@@ -20,6 +20,7 @@ pub mod encode;
 mod expect;
 pub mod fallback;
 pub mod ingress;
+pub mod init;
 pub mod inspect;
 pub mod intercept;
 pub mod link;

@@ -1,15 +1,18 @@
 //! `proxy-device`: the device sidecar.
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use sidecod_device::app;
 use sidecod_device::config::Config;
+use sidecod_device::init::Init;
 use sidecod_device::inspect::inspect;
+use sidecod_device::link::Link;
 use sidecod_device::redirect::Redirect;
+use sidecod_sidecar::own::Own;
 
 /// Takes the photos out of an app's inference requests, encodes them, and sends a few kilobytes to
 /// proxy-edge. Everything else passes through.
@@ -34,6 +37,8 @@ enum Command {
     /// Prints, installs or removes the rules that send an app's connections to a transparent
     /// listener.
     Redirect(Redirect),
+    /// Asks an edge what it serves, and writes a first configuration for it (`--config` says where).
+    Init(Init),
     /// Looks at routes.
     Route {
         #[command(subcommand)]
@@ -59,6 +64,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(Command::Redirect(redirect)) = &arguments.command {
         return set_rules(redirect);
+    }
+    if let Some(Command::Init(init)) = &arguments.command {
+        return first_config(init, &arguments.config);
     }
     let config = match Config::load(&arguments.config, &arguments.sets) {
         Ok(config) => config,
@@ -97,6 +105,25 @@ fn set_rules(redirect: &Redirect) -> ExitCode {
     }
 }
 
+fn first_config(init: &Init, file: &Path) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let written = runtime
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(init.run(file)));
+    match written {
+        Ok(said) => {
+            print!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("proxy-device init: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn check(config: &Config) -> Result<()> {
     if let Some(folder) = &config.codec.bundle {
         let active = app::open(folder, config)?;
@@ -112,6 +139,13 @@ fn check(config: &Config) -> Result<()> {
     } else {
         println!("codec: the edge's, fetched when this sidecar runs");
     }
+    Link::new(&config.edge, Own::default()).context("edge")?;
+    let encrypted = if config.edge.plaintext {
+        "not encrypted"
+    } else {
+        "TLS 1.3"
+    };
+    println!("edge {} ({encrypted})", config.edge.url.authority());
     for route in &config.routes {
         println!("route {}: {} {}", route.name, route.method, route.path);
     }

@@ -55,8 +55,8 @@ pub async fn frame(
         return None;
     }
     let active = app.bundle.get();
-    let Some((encoder, coding)) = active
-        .and_then(|active| Some((active.codec.clone(), active.coding(route)?)))
+    let Some((encoder, coding)) =
+        active.and_then(|active| Some((active.codec.clone(), active.coding(route)?)))
     else {
         count_not_coded(route, "bundle");
         return None;

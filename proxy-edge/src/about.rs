@@ -28,7 +28,10 @@ impl About {
         let description = Description {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             bundles: offered().map(|stored| Offer::of(&stored.bundle)).collect(),
-            upstreams: upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
+            upstreams: upstreams
+                .iter()
+                .map(|upstream| upstream.name.clone())
+                .collect(),
         };
         let files = offered().flat_map(|stored| {
             let file = |(name, bytes): &(_, Bytes)| ((stored.bundle.digest, *name), bytes.clone());
@@ -51,7 +54,11 @@ impl About {
         }
         if request.method() != Method::GET {
             let detail = format!("{PATH} is only there to be read");
-            return Some(problem(StatusCode::METHOD_NOT_ALLOWED, "bad-request", &detail));
+            return Some(problem(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "bad-request",
+                &detail,
+            ));
         }
         let (content_type, bytes) = if rest.is_empty() {
             ("application/json", &self.description)

@@ -75,7 +75,10 @@ fn read(folder: &Path) -> Result<Stored, StoreError> {
     let files = match file(ENCODER) {
         Ok(encoder) => {
             parsed.manifest.verify(ENCODER, &encoder).map_err(bundle)?;
-            FILES.into_iter().zip([manifest, encoder, tables].map(Bytes::from)).collect()
+            FILES
+                .into_iter()
+                .zip([manifest, encoder, tables].map(Bytes::from))
+                .collect()
         }
         Err(StoreError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),

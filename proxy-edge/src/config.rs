@@ -129,13 +129,24 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] that names the file, the line and the key.
     pub fn load(file: &Path, sets: &[String]) -> Result<Self, ConfigError> {
-        let config: Self = config::load(file, ENV_PREFIX, sets)?;
-        config.check().map_err(|message| ConfigError::Invalid {
+        config::load::<Self>(file, ENV_PREFIX, sets)?.checked(file)
+    }
+
+    /// The same of a text, which is that of `file`, or will be.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        config::parse::<Self>(file, text, &[])?.checked(file)
+    }
+
+    fn checked(self, file: &Path) -> Result<Self, ConfigError> {
+        self.check().map_err(|message| ConfigError::Invalid {
             file: file.to_owned(),
             place: None,
             message,
         })?;
-        Ok(config)
+        Ok(self)
     }
 
     /// Whether a device has to show something to be admitted.
@@ -286,11 +297,7 @@ url = "http://m:1"
     #[test]
     fn faults_are_named() {
         for (from, to, says) in [
-            (
-                "plaintext = true",
-                "",
-                "tls: give certificate and key",
-            ),
+            ("plaintext = true", "", "tls: give certificate and key"),
             (
                 "plaintext = true",
                 "plaintext = true\ntls = { certificate = \"c\", key = \"k\" }",

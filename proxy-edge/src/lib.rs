@@ -12,6 +12,7 @@ pub mod cert;
 pub mod config;
 pub mod decode;
 pub mod fail;
+pub mod init;
 pub mod memory;
 pub mod relay;
 pub mod restore;

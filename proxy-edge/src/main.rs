@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use sidecod_edge::bundles::{self, Stored};
 use sidecod_edge::cert::Cert;
 use sidecod_edge::config::Config;
+use sidecod_edge::init::Init;
 use sidecod_edge::{memory, run};
 use sidecod_sidecar::{log, tls};
 
@@ -19,10 +20,15 @@ const BAD_CONFIG: u8 = 2;
 #[command(version)]
 struct Arguments {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = "proxy-edge.toml")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "proxy-edge.toml"
+    )]
     config: PathBuf,
     /// Sets a key over the file and the environment, such as listen="127.0.0.1:0".
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// Checks the configuration and the bundles' digests, says what was found, and ends.
     #[arg(long)]
@@ -36,12 +42,16 @@ enum Command {
     /// Makes certificates for TLS between the sidecars: a private CA, the edge's certificate, and
     /// one file to copy to each device.
     Cert(Cert),
+    /// Writes a first configuration (`--config` says where).
+    Init(Init),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::Cert(cert)) = &arguments.command {
-        return make(cert);
+    match &arguments.command {
+        Some(Command::Cert(cert)) => return made("cert", cert.run()),
+        Some(Command::Init(init)) => return made("init", init.run(&arguments.config)),
+        None => {}
     }
     let (config, stored) = match prepare(&arguments) {
         Ok(prepared) => prepared,
@@ -68,14 +78,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn make(cert: &Cert) -> ExitCode {
-    match cert.run() {
+/// Says what a command has made, or why it has not.
+fn made<E: std::fmt::Display>(command: &str, result: Result<String, E>) -> ExitCode {
+    match result {
         Ok(text) => {
             print!("{text}");
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("proxy-edge cert: {error}");
+            eprintln!("proxy-edge {command}: {error}");
             ExitCode::FAILURE
         }
     }
@@ -91,15 +102,28 @@ fn prepare(arguments: &Arguments) -> Result<(Config, Vec<Stored>)> {
 }
 
 fn describe(config: &Config, stored: &[Stored]) {
-    let encrypted = if config.plaintext { "not encrypted" } else { "TLS 1.3" };
-    println!("listen {} ({encrypted}), admin {}", config.listen, config.admin);
+    let encrypted = if config.plaintext {
+        "not encrypted"
+    } else {
+        "TLS 1.3"
+    };
+    println!(
+        "listen {} ({encrypted}), admin {}",
+        config.listen, config.admin
+    );
     if let Some(tls) = &config.tls {
         // Read before, so it can be read now.
         if let Ok(expiry) = tls::expiry(&tls.certificate) {
-            println!("certificate {} good until {expiry}", tls.certificate.display());
+            println!(
+                "certificate {} good until {expiry}",
+                tls.certificate.display()
+            );
         }
     }
-    let certificate = config.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let certificate = config
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.client_ca.is_some());
     let shown = match (certificate, config.token.is_some()) {
         (true, true) => "a certificate and a token",
         (true, false) => "a certificate",

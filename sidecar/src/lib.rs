@@ -14,6 +14,7 @@ pub mod own;
 pub mod presence;
 pub mod problem;
 pub mod readiness;
+pub mod reload;
 pub mod shutdown;
 pub mod tls;
 pub mod tunnel;

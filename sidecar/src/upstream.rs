@@ -71,7 +71,9 @@ impl BaseUrl {
         let text = String::deserialize(deserializer)?;
         match text.parse::<Uri>() {
             Ok(url)
-                if url.scheme_str().is_some_and(|scheme| schemes.contains(&scheme))
+                if url
+                    .scheme_str()
+                    .is_some_and(|scheme| schemes.contains(&scheme))
                     && url.host().is_some_and(|host| !host.is_empty())
                     && url.query().is_none() =>
             {

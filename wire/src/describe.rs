@@ -47,7 +47,11 @@ impl Offer {
             version: manifest.version.clone(),
             domain: manifest.domain,
             digest: bundle.digest,
-            qualities: manifest.qualities.iter().map(|quality| quality.name.clone()).collect(),
+            qualities: manifest
+                .qualities
+                .iter()
+                .map(|quality| quality.name.clone())
+                .collect(),
         }
     }
 }
@@ -61,7 +65,10 @@ pub fn file_path(bundle: &Digest, file: &str) -> String {
 /// The bundle and the file that a path is for.
 #[must_use]
 pub fn parse_file_path(path: &str) -> Option<(Digest, &str)> {
-    let (digest, file) = path.strip_prefix(PATH)?.strip_prefix("/bundles/")?.split_once('/')?;
+    let (digest, file) = path
+        .strip_prefix(PATH)?
+        .strip_prefix("/bundles/")?
+        .split_once('/')?;
     Some((digest.parse().ok()?, file))
 }
 
@@ -74,7 +81,12 @@ mod tests {
         let digest = Digest::of(b"x");
         let path = file_path(&digest, ENCODER);
         assert_eq!(parse_file_path(&path), Some((digest, ENCODER)));
-        for other in ["/", PATH, "/.well-known/sidecod/bundles/abc/x", "/.well-known/sidecods"] {
+        for other in [
+            "/",
+            PATH,
+            "/.well-known/sidecod/bundles/abc/x",
+            "/.well-known/sidecods",
+        ] {
             assert_eq!(parse_file_path(other), None, "{other}");
         }
     }
@@ -87,7 +99,10 @@ mod tests {
         );
         let description: Description = serde_json::from_str(&text).unwrap();
         let again = serde_json::to_string(&description).unwrap();
-        assert_eq!(serde_json::from_str::<Description>(&again).unwrap(), description);
+        assert_eq!(
+            serde_json::from_str::<Description>(&again).unwrap(),
+            description
+        );
         assert_eq!(description.bundles[0].digest, Digest::of(b""));
     }
 }

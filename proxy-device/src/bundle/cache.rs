@@ -63,7 +63,9 @@ impl Cache {
     #[must_use]
     pub fn latest(&self) -> Option<(Digest, Files)> {
         let by_age = self.by_age();
-        by_age.into_iter().find_map(|digest| Some((digest, self.load(digest)?)))
+        by_age
+            .into_iter()
+            .find_map(|digest| Some((digest, self.load(digest)?)))
     }
 
     /// Keeps a bundle, and removes what has not been used for longest.
@@ -72,7 +74,9 @@ impl Cache {
     /// What the system says; then the cache is as it was.
     pub fn store(&self, digest: Digest, files: &Files) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
-        let new = self.folder.join(format!("{NEW}{}-{digest}", std::process::id()));
+        let new = self
+            .folder
+            .join(format!("{NEW}{}-{digest}", std::process::id()));
         let written = write(&new, files).and_then(|()| {
             let folder = self.folder_of(digest);
             match fs::remove_dir_all(&folder) {
@@ -117,7 +121,11 @@ fn entries(folder: &Path) -> impl Iterator<Item = (String, SystemTime, PathBuf)>
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| {
         let modified = entry.metadata().ok()?.modified().ok()?;
-        Some((entry.file_name().into_string().ok()?, modified, entry.path()))
+        Some((
+            entry.file_name().into_string().ok()?,
+            modified,
+            entry.path(),
+        ))
     })
 }
 
@@ -154,7 +162,9 @@ mod tests {
     use super::*;
 
     fn shipped(name: &str) -> (Digest, Files) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../onnx/codecs").join(name);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../onnx/codecs")
+            .join(name);
         let files = read(&folder).unwrap();
         (Digest::of(&files.manifest), files)
     }

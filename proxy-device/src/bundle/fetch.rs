@@ -69,15 +69,26 @@ pub async fn describe(link: &Link) -> Result<Description, FetchError> {
 ///
 /// # Errors
 /// [`FetchError::NotOffered`].
-pub fn choose<'d>(description: &'d Description, name: Option<&str>) -> Result<&'d Offer, FetchError> {
+pub fn choose<'d>(
+    description: &'d Description,
+    name: Option<&str>,
+) -> Result<&'d Offer, FetchError> {
     let mut offers = description.bundles.iter();
     let wanted = |offer: &&Offer| {
         offer.domain == Domain::Image && name.is_none_or(|name| offer.name == name)
     };
     offers.find(wanted).ok_or_else(|| {
-        let names: Vec<_> = description.bundles.iter().map(|offer| &offer.name[..]).collect();
+        let names: Vec<_> = description
+            .bundles
+            .iter()
+            .map(|offer| &offer.name[..])
+            .collect();
         FetchError::NotOffered {
-            offered: if names.is_empty() { "nothing".to_owned() } else { names.join(", ") },
+            offered: if names.is_empty() {
+                "nothing".to_owned()
+            } else {
+                names.join(", ")
+            },
             wanted: name.unwrap_or("photo codec").to_owned(),
         }
     })
@@ -127,7 +138,10 @@ async fn get(link: &Link, path: &str, most: usize) -> Result<Bytes, FetchError> 
         let answer = link.send(&edge, request).await;
         let answer = answer.map_err(|error| FetchError::Link(error.to_string()))?;
         if answer.status() != StatusCode::OK {
-            let kind = answer.headers().get(ERROR).and_then(|kind| kind.to_str().ok());
+            let kind = answer
+                .headers()
+                .get(ERROR)
+                .and_then(|kind| kind.to_str().ok());
             let kind = kind.map(|kind| format!(" ({kind})")).unwrap_or_default();
             return Err(FetchError::Refused(answer.status(), path.to_owned(), kind));
         }
@@ -161,7 +175,10 @@ mod tests {
             upstreams: Vec::new(),
         };
         assert_eq!(choose(&description, None).unwrap().name, "photo");
-        assert_eq!(choose(&description, Some("photo-v0")).unwrap().name, "photo-v0");
+        assert_eq!(
+            choose(&description, Some("photo-v0")).unwrap().name,
+            "photo-v0"
+        );
         let error = choose(&description, Some("sound")).unwrap_err().to_string();
         assert_eq!(error, "the edge offers photo, photo-v0, and no sound");
         description.bundles.clear();

@@ -123,7 +123,8 @@ impl Keeper {
                 Err(error) => {
                     metrics::counter!("sidecod_device_bundle_fetch_failures_total").increment(1);
                     tracing::warn!(%error, ?pause, "no bundle from the edge");
-                    if in_use.get().is_none() && waiting.is_some() && self.from_cache(in_use).await {
+                    if in_use.get().is_none() && waiting.is_some() && self.from_cache(in_use).await
+                    {
                         waiting = None;
                     }
                     sleep(pause).await;
@@ -188,8 +189,11 @@ impl Keeper {
         let limits = self.limits.clone();
         let codec = tokio::task::spawn_blocking(move || {
             Codec::of(files.all(), "the edge's bundle", limits)
-        }).await;
-        let codec = codec.map_err(|_| RenewError::Open("the encoder of the edge's bundle cannot be read".to_owned()))?;
+        })
+        .await;
+        let codec = codec.map_err(|_| {
+            RenewError::Open("the encoder of the edge's bundle cannot be read".to_owned())
+        })?;
         let codec = codec.map_err(|error| RenewError::Open(error.to_string()))?;
         let (active, faults) = Active::new(Arc::new(codec), &self.routes);
         for fault in faults {

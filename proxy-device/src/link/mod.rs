@@ -15,13 +15,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use sidecod_sidecar::Body;
 use sidecod_sidecar::own::Own;
+use sidecod_sidecar::tls::TlsError;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::header::{HTTP2, NO_HOST, PROTOCOL, TOKEN, UPSTREAM};
 use tokio::net::lookup_host;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use connect::Connect;
+use connect::{Connect, Tls};
 
 use crate::config::Edge;
 use crate::ingress::destination::Destination;
@@ -45,6 +46,17 @@ pub enum LinkError {
     Broken(hyper::Error),
 }
 
+/// Why there can be no link.
+#[derive(Debug, thiserror::Error)]
+pub enum SetUpError {
+    /// The token is none that a header can have.
+    #[error("token: must be visible ASCII")]
+    Token,
+    /// A certificate or key cannot be used.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
+}
+
 /// The connection to the edge.
 pub struct Link {
     edge: BaseUrl,
@@ -65,13 +77,14 @@ impl Link {
     /// A link that connects when it is first used.
     ///
     /// # Errors
-    /// If the configuration's URL or token cannot stand in a request.
-    pub fn new(edge: &Edge, own: Own) -> Result<Self, http::Error> {
+    /// If the configuration's token cannot stand in a request, or a certificate cannot be used.
+    pub fn new(edge: &Edge, own: Own) -> Result<Self, SetUpError> {
         let token = edge
             .token
             .as_ref()
             .map(|token| HeaderValue::from_str(token.secret()))
-            .transpose()?;
+            .transpose()
+            .map_err(|_| SetUpError::Token)?;
         let token = token.map(|mut token| {
             token.set_sensitive(true);
             token
@@ -82,6 +95,7 @@ impl Link {
             connect: Connect {
                 own,
                 limit: Duration::from_millis(edge.connect_timeout_ms),
+                tls: Tls::of(edge)?,
             },
             state: Mutex::default(),
         })

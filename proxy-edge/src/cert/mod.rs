@@ -158,7 +158,10 @@ impl Cert {
             Ok(())
         };
         let (ca, edge) = (self.file("ca.pem"), self.file("edge.pem"));
-        say(&ca, "the CA (whoever has its key, ca.key, can make devices)")?;
+        say(
+            &ca,
+            "the CA (whoever has its key, ca.key, can make devices)",
+        )?;
         if !self.names.is_empty() {
             let what = format!("the certificate of this edge for {}", self.names.join(", "));
             say(&edge, &what)?;
@@ -168,7 +171,11 @@ impl Cert {
             say(&self.device_file(name), what)?;
         }
         if let Some(host) = self.names.first() {
-            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            let host = if host.contains(':') {
+                format!("[{host}]")
+            } else {
+                host.clone()
+            };
             let device = devices.first().map_or(FIRST_DEVICE, String::as_str);
             let _ = write!(
                 text,
@@ -202,7 +209,11 @@ fn write(file: &Path, text: &str) -> Result<(), CertError> {
             _ => {}
         }
         let mut options = fs::OpenOptions::new();
-        let mut output = options.write(true).create_new(true).mode(0o600).open(&new)?;
+        let mut output = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)?;
         output.write_all(text.as_bytes())?;
         output.sync_all()?;
         fs::rename(&new, file)
@@ -236,14 +247,20 @@ mod tests {
     fn run(folder: &Path, arguments: &[&str]) -> Result<String, CertError> {
         let folder = folder.join("certs").display().to_string();
         let all = ["cert", "--folder", &folder].into_iter();
-        Line::parse_from(all.chain(arguments.iter().copied())).cert.run()
+        Line::parse_from(all.chain(arguments.iter().copied()))
+            .cert
+            .run()
     }
 
     #[test]
     fn one_command_makes_all_that_both_sidecars_need() {
         let folder = tempfile::tempdir().unwrap();
         let said = run(folder.path(), &["--name", "edge.lan", "--name", "10.0.0.5"]).unwrap();
-        for part in ["edge.lan, 10.0.0.5", "good until ", "url = \"https://edge.lan:7100\""] {
+        for part in [
+            "edge.lan, 10.0.0.5",
+            "good until ",
+            "url = \"https://edge.lan:7100\"",
+        ] {
             assert!(said.contains(part), "{part} is not in\n{said}");
         }
         let file = |name: &str| folder.path().join("certs").join(name);

@@ -100,7 +100,11 @@ struct Material {
 }
 
 /// The file of this device's certificate, the chain, and the key.
-type Own = (PathBuf, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+type Own = (
+    PathBuf,
+    Vec<CertificateDer<'static>>,
+    PrivateKeyDer<'static>,
+);
 
 fn material(tls: &ClientTls) -> Result<Material, TlsError> {
     match (&tls.identity, &tls.ca, &tls.certificate, &tls.key) {
@@ -132,7 +136,9 @@ fn material(tls: &ClientTls) -> Result<Material, TlsError> {
 
 fn of_identity(file: &Path) -> Result<Material, TlsError> {
     let sections = files::read(file)?;
-    let key = sections.key.ok_or_else(|| files::missing(file, "private key"))?;
+    let key = sections
+        .key
+        .ok_or_else(|| files::missing(file, "private key"))?;
     if sections.before.is_empty() {
         return Err(files::missing(file, "certificate before the key"));
     }

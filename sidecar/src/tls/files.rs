@@ -80,7 +80,9 @@ pub(super) fn trust(
 ) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
-        roots.add(certificate).map_err(|error| unusable(file, &error))?;
+        roots
+            .add(certificate)
+            .map_err(|error| unusable(file, &error))?;
     }
     Ok(roots)
 }
@@ -113,7 +115,9 @@ impl Expiry {
     /// Seconds since 1970.
     #[must_use]
     pub fn unix(self) -> u64 {
-        self.0.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        self.0
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
     }
 
     /// Whether it lies within thirty days, or in the past.
@@ -148,9 +152,12 @@ pub fn expiry(file: &Path) -> Result<Expiry, TlsError> {
         super::provider().signature_verification_algorithms.all,
     );
     match verdict {
-        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
-            Ok(Expiry(UNIX_EPOCH + Duration::from_secs(not_after.as_secs())))
-        }
-        other => Err(unusable(file, &format!("when it ends cannot be told: {other:?}"))),
+        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => Ok(
+            Expiry(UNIX_EPOCH + Duration::from_secs(not_after.as_secs())),
+        ),
+        other => Err(unusable(
+            file,
+            &format!("when it ends cannot be told: {other:?}"),
+        )),
     }
 }

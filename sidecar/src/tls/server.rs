@@ -80,7 +80,8 @@ fn config(tls: &ServerTls) -> Result<ServerConfig, TlsError> {
             let roots = Arc::new(files::roots(file)?);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
             let verifier = verifier.build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| files::unusable(file, &error))?)
+            builder
+                .with_client_cert_verifier(verifier.map_err(|error| files::unusable(file, &error))?)
         }
     };
     let (chain, key) = (files::chain(&tls.certificate)?, files::key(&tls.key)?);

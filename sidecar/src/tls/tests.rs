@@ -3,9 +3,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -48,7 +46,11 @@ impl Ca {
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         let ca = fs::read_to_string(self.file("ca.pem")).unwrap();
         let key = key.serialize_pem();
-        fs::write(self.file(&format!("{name}.all")), [&certificate[..], &key, &ca].concat()).unwrap();
+        fs::write(
+            self.file(&format!("{name}.all")),
+            [&certificate[..], &key, &ca].concat(),
+        )
+        .unwrap();
         fs::write(self.file(&format!("{name}.pem")), certificate).unwrap();
         fs::write(self.file(&format!("{name}.key")), key).unwrap();
     }
@@ -174,7 +176,10 @@ async fn what_is_refused_is_explained_to_both() {
     ] {
         let (heard, said) = shake(&client, &server).await;
         let heard = heard.unwrap_err();
-        assert!(heard.contains(to_device), "{heard:?} should say {to_device:?}");
+        assert!(
+            heard.contains(to_device),
+            "{heard:?} should say {to_device:?}"
+        );
         assert!(said.contains(to_edge), "{said:?} should say {to_edge:?}");
     }
 }
@@ -185,7 +190,10 @@ async fn what_speaks_no_tls_is_told_so() {
     let until = SystemTime::now() + DAY;
     let (address, task) = serve(&ca.server("edge.test", until, false)).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
     let said = task.await.unwrap().unwrap_err();
     assert!(said.contains("does not speak TLS"), "{said}");
 
@@ -193,13 +201,19 @@ async fn what_speaks_no_tls_is_told_so() {
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .await
+            .unwrap();
         stream
     });
     let client = Client::new(&ca.trusting()).unwrap();
     let stream = TcpStream::connect(address).await.unwrap();
     let said = client.open("edge.test", stream).await.err().unwrap();
-    assert!(said.contains("does not speak TLS: is edge.url right"), "{said}");
+    assert!(
+        said.contains("does not speak TLS: is edge.url right"),
+        "{said}"
+    );
     drop(server.await.unwrap());
 }
 
@@ -226,17 +240,47 @@ fn unusable_files_are_named() {
         Server::new(&tls).err().unwrap().to_string()
     };
     for (said, says) in [
-        (server(&|tls| tls.key = ca.file("none.key")), "none.key: No such file"),
-        (server(&|tls| tls.key = ca.file("ca.pem")), "ca.pem: no private key in it"),
-        (server(&|tls| tls.certificate = ca.file("edge.test.key")), "edge.test.key: no certificate in it"),
-        (server(&|tls| tls.key = ca.file("other.test.key")), "other.test.key: "),
-        (Client::new(&ClientTls::default()).err().unwrap().to_string(), "say identity = "),
         (
-            Client::new(&ClientTls { certificate: Some("c".into()), ..ca.trusting() }).err().unwrap().to_string(),
+            server(&|tls| tls.key = ca.file("none.key")),
+            "none.key: No such file",
+        ),
+        (
+            server(&|tls| tls.key = ca.file("ca.pem")),
+            "ca.pem: no private key in it",
+        ),
+        (
+            server(&|tls| tls.certificate = ca.file("edge.test.key")),
+            "edge.test.key: no certificate in it",
+        ),
+        (
+            server(&|tls| tls.key = ca.file("other.test.key")),
+            "other.test.key: ",
+        ),
+        (
+            Client::new(&ClientTls::default())
+                .err()
+                .unwrap()
+                .to_string(),
+            "say identity = ",
+        ),
+        (
+            Client::new(&ClientTls {
+                certificate: Some("c".into()),
+                ..ca.trusting()
+            })
+            .err()
+            .unwrap()
+            .to_string(),
             "certificate and key go together",
         ),
         (
-            Client::new(&ClientTls { identity: Some(ca.file("edge.test.pem")), ..ClientTls::default() }).err().unwrap().to_string(),
+            Client::new(&ClientTls {
+                identity: Some(ca.file("edge.test.pem")),
+                ..ClientTls::default()
+            })
+            .err()
+            .unwrap()
+            .to_string(),
             "edge.test.pem: no private key in it",
         ),
     ] {
