@@ -15,20 +15,24 @@ use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::shutdown::{Shutdown, asked_to_end};
 use sidecod_sidecar::upstream::{BaseUrl, Upstream};
 use sidecod_sidecar::{admin, metrics};
+use sidecod_wire::limits::Limits;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::bundle::{Active, Cache, InUse, Keeper};
-use crate::config::{Config, Route};
+use crate::config::{self, Config, Route};
 use crate::encode::{Codec, Pool};
 use crate::ingress::destination::{Destination, Listed};
 use crate::ingress::{Ingress, Way};
 use crate::link::Link;
+use crate::reload::{self, Chores, Current, Source};
 
 /// What all requests share.
 pub struct App {
     pub(crate) routes: Vec<Route>,
     pub(crate) bundle: InUse,
+    codec: config::Codec,
+    limits: Limits,
     pub(crate) pool: Pool,
     pub(crate) link: Link,
     /// Where requests of reverse listeners go.
@@ -59,11 +63,29 @@ impl App {
     /// # Errors
     /// If a local bundle cannot be opened, a route names a quality that it has not, or no thread starts.
     pub fn new(config: &Config) -> Result<Self> {
+        Self::build(config, Own::default(), None)
+    }
+
+    /// The same for another configuration. What is known of this process' addresses stays, and a
+    /// fetched bundle stays in use.
+    ///
+    /// # Errors
+    /// As [`App::new`].
+    pub fn again(&self, config: &Config) -> Result<Self> {
+        let fetched = self
+            .bundle
+            .get()
+            .filter(|_| config.codec == self.codec && config.limits == self.limits);
+        Self::build(config, self.own.clone(), fetched)
+    }
+
+    fn build(config: &Config, own: Own, fetched: Option<Arc<Active>>) -> Result<Self> {
         let bundle = InUse::default();
         if let Some(folder) = &config.codec.bundle {
             bundle.set(open(folder, config)?);
+        } else if let Some(fetched) = fetched {
+            bundle.set(Active::new(fetched.codec.clone(), &config.routes).0);
         }
-        let own = Own::default();
         let connect_timeout = Duration::from_millis(config.edge.connect_timeout_ms);
         let connector = Connector::new(connect_timeout, own.clone());
         let direct = config.direct.clone();
@@ -75,6 +97,8 @@ impl App {
         Ok(Self {
             routes: config.routes.clone(),
             bundle,
+            codec: config.codec.clone(),
+            limits: config.limits.clone(),
             pool: Pool::start("encode", config.codec.threads, config.codec.queue)?,
             link: Link::new(&config.edge, own.clone()).context("edge")?,
             reverse: Destination {
@@ -99,6 +123,17 @@ impl App {
     pub fn listens(&self, address: SocketAddr) {
         self.own.listens(address);
     }
+
+    /// What gets the edge's bundle, where no local one is named.
+    pub(crate) fn keeper(&self, config: &Config) -> Option<Keeper> {
+        let codec = &config.codec;
+        codec.bundle.is_none().then(|| Keeper {
+            name: codec.name.clone(),
+            cache: Cache::find(codec.cache.as_deref()),
+            limits: config.limits.clone(),
+            routes: config.routes.clone(),
+        })
+    }
 }
 
 /// Opens the bundle in a folder and checks the routes against it.
@@ -114,22 +149,11 @@ pub fn open(folder: &Path, config: &Config) -> Result<Active> {
     }
 }
 
-/// What gets the edge's bundle, where no local one is named.
-fn keeper(config: &Config) -> Option<Keeper> {
-    let codec = &config.codec;
-    codec.bundle.is_none().then(|| Keeper {
-        name: codec.name.clone(),
-        cache: Cache::find(codec.cache.as_deref()),
-        limits: config.limits.clone(),
-        routes: config.routes.clone(),
-    })
-}
-
 /// Runs the sidecar until it is asked to end.
 ///
 /// # Errors
 /// If it cannot start.
-pub async fn run(config: Config) -> Result<()> {
+pub async fn run(source: Source, config: Config) -> Result<()> {
     let metrics = metrics::install()?;
     let readiness = Readiness::default();
     let starting = readiness.block("codec");
@@ -148,7 +172,8 @@ pub async fn run(config: Config) -> Result<()> {
         metrics,
         shutdown.clone(),
     ));
-    let ingress = Ingress::new(app.clone(), Http::new(&config.server), shutdown);
+    let current = Current::from(app.clone());
+    let ingress = Ingress::new(current.clone(), Http::new(&config.server), shutdown);
     let connections = Connections::new(&config.server);
     let serving: Vec<_> = listeners
         .into_iter()
@@ -156,21 +181,13 @@ pub async fn run(config: Config) -> Result<()> {
             tokio::spawn(ingress.clone().serve(way, listener, connections.clone()))
         })
         .collect();
-    if let Some(keeper) = keeper(&config) {
-        let (app, waiting) = (app.clone(), readiness.block("the edge's bundle"));
-        tokio::spawn(async move { keeper.keep(&app.link, &app.bundle, waiting).await });
-    }
-    if !config.listen.transparent.is_empty() {
-        let finding = readiness.block("addresses of the destinations");
-        tokio::spawn(async move {
-            app.listed.look_up().await;
-            drop(finding);
-            app.listed.keep_up().await;
-        });
-    }
+    let chores = Chores::start(&app, &config, &readiness);
     drop(starting);
 
-    asked_to_end().await?;
+    tokio::select! {
+        asked = asked_to_end() => asked?,
+        ended = reload::keep(source, config, current, chores, readiness) => ended?,
+    }
     tracing::info!("ending");
     trigger.fire();
     for listener in serving {

@@ -152,7 +152,7 @@ impl std::fmt::Debug for Token {
 }
 
 /// The codec and the threads that run it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Codec {
     /// Folder of the bundle; without it the edge's own is fetched and kept in `cache`.
@@ -249,6 +249,43 @@ impl Config {
                 message: format!("{key}: {message}"),
             })?;
         Ok(self)
+    }
+
+    /// Names of what differs in another configuration and cannot change while the sidecar runs.
+    #[must_use]
+    pub fn fixed(&self, other: &Self) -> Vec<&'static str> {
+        let differs = [
+            (
+                "listen.reverse",
+                self.listen.reverse != other.listen.reverse,
+            ),
+            (
+                "listen.forward",
+                self.listen.forward != other.listen.forward,
+            ),
+            (
+                "listen.transparent",
+                self.listen.transparent != other.listen.transparent,
+            ),
+            ("admin", self.admin != other.admin),
+            ("server", self.server != other.server),
+            (
+                "worker_threads",
+                self.worker_threads != other.worker_threads,
+            ),
+        ];
+        let differs = differs.into_iter().filter(|(_, differs)| *differs);
+        differs.map(|(name, _)| name).collect()
+    }
+
+    /// The files that a reload depends on, besides the configuration's own.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Some(tls) = &self.edge.tls else {
+            return Vec::new();
+        };
+        let files = [&tls.identity, &tls.ca, &tls.certificate, &tls.key];
+        files.into_iter().flatten().cloned().collect()
     }
 
     fn check(&self) -> Result<(), (String, String)> {

@@ -27,5 +27,6 @@ pub mod link;
 pub mod plan;
 pub mod redirect;
 pub mod relay;
+pub mod reload;
 pub mod route;
 pub mod upgrade;

@@ -12,6 +12,7 @@ use sidecod_device::init::Init;
 use sidecod_device::inspect::inspect;
 use sidecod_device::link::Link;
 use sidecod_device::redirect::Redirect;
+use sidecod_device::reload::Source;
 use sidecod_sidecar::own::Own;
 
 /// Takes the photos out of an app's inference requests, encodes them, and sends a few kilobytes to
@@ -81,7 +82,11 @@ fn main() -> ExitCode {
         (look(&config, &command), ExitCode::FAILURE)
     } else {
         sidecod_sidecar::log::start();
-        (run(config), ExitCode::FAILURE)
+        let source = Source {
+            file: arguments.config,
+            sets: arguments.sets,
+        };
+        (run(source, config), ExitCode::FAILURE)
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -168,10 +173,10 @@ fn look(config: &Config, command: &RouteCommand) -> Result<()> {
     bail!("{report}")
 }
 
-fn run(config: Config) -> Result<()> {
+fn run(source: Source, config: Config) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.worker_threads)
         .enable_all()
         .build()?
-        .block_on(app::run(config))
+        .block_on(app::run(source, config))
 }

@@ -1,6 +1,7 @@
 //! What the edge says of itself: its description, and the files of its bundles that devices need.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -15,9 +16,11 @@ use crate::bundles::Stored;
 use crate::config::UpstreamConfig;
 
 /// The answers.
+#[derive(Clone)]
 pub struct About {
+    offers: Arc<[Offer]>,
+    files: Arc<HashMap<(Digest, &'static str), Bytes>>,
     description: Bytes,
-    files: HashMap<(Digest, &'static str), Bytes>,
 }
 
 impl About {
@@ -25,22 +28,33 @@ impl About {
     #[must_use]
     pub fn new(stored: &[Stored], upstreams: &[UpstreamConfig]) -> Self {
         let offered = || stored.iter().filter(|stored| !stored.files.is_empty());
-        let description = Description {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            bundles: offered().map(|stored| Offer::of(&stored.bundle)).collect(),
-            upstreams: upstreams
-                .iter()
-                .map(|upstream| upstream.name.clone())
-                .collect(),
-        };
         let files = offered().flat_map(|stored| {
             let file = |(name, bytes): &(_, Bytes)| ((stored.bundle.digest, *name), bytes.clone());
             stored.files.iter().map(file)
         });
         Self {
+            files: Arc::new(files.collect()),
+            offers: offered().map(|stored| Offer::of(&stored.bundle)).collect(),
+            description: Bytes::new(),
+        }
+        .with(upstreams)
+    }
+
+    /// The same with other upstreams.
+    #[must_use]
+    pub fn with(&self, upstreams: &[UpstreamConfig]) -> Self {
+        let description = Description {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            bundles: self.offers.to_vec(),
+            upstreams: upstreams
+                .iter()
+                .map(|upstream| upstream.name.clone())
+                .collect(),
+        };
+        Self {
             // Strings and lists always are JSON.
             description: serde_json::to_vec(&description).unwrap_or_default().into(),
-            files: files.collect(),
+            ..self.clone()
         }
     }
 

@@ -149,6 +149,45 @@ impl Config {
         Ok(self)
     }
 
+    /// Names of what differs in another configuration and cannot change while the edge runs.
+    #[must_use]
+    pub fn fixed(&self, other: &Self) -> Vec<&'static str> {
+        let differs = [
+            ("listen", self.listen != other.listen),
+            ("admin", self.admin != other.admin),
+            ("plaintext", self.plaintext != other.plaintext),
+            ("tls", self.tls.is_some() != other.tls.is_some()),
+            ("bundles", self.bundles != other.bundles),
+            ("device", self.device != other.device),
+            ("torch_threads", self.torch_threads != other.torch_threads),
+            (
+                "decode_threads",
+                self.decode_threads != other.decode_threads,
+            ),
+            ("decode_queue", self.decode_queue != other.decode_queue),
+            ("max_batch", self.max_batch != other.max_batch),
+            ("max_frames", self.max_frames != other.max_frames),
+            (
+                "max_pixels_in_hand",
+                self.max_pixels_in_hand != other.max_pixels_in_hand,
+            ),
+            ("limits", self.limits != other.limits),
+            ("server", self.server != other.server),
+        ];
+        let differs = differs.into_iter().filter(|(_, differs)| *differs);
+        differs.map(|(name, _)| name).collect()
+    }
+
+    /// The files that a reload depends on, besides the configuration's own.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Some(tls) = &self.tls else {
+            return Vec::new();
+        };
+        let required = [tls.certificate.clone(), tls.key.clone()];
+        required.into_iter().chain(tls.client_ca.clone()).collect()
+    }
+
     /// Whether a device has to show something to be admitted.
     #[must_use]
     pub fn asks_devices(&self) -> bool {

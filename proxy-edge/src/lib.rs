@@ -15,6 +15,7 @@ pub mod fail;
 pub mod init;
 pub mod memory;
 pub mod relay;
+pub mod reload;
 pub mod restore;
 pub mod run;
 pub mod serve;

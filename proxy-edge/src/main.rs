@@ -9,6 +9,7 @@ use sidecod_edge::bundles::{self, Stored};
 use sidecod_edge::cert::Cert;
 use sidecod_edge::config::Config;
 use sidecod_edge::init::Init;
+use sidecod_edge::reload::Source;
 use sidecod_edge::{memory, run};
 use sidecod_sidecar::{log, tls};
 
@@ -69,7 +70,11 @@ fn main() -> ExitCode {
     if let Err(error) = settled {
         tracing::warn!(%error, "memory will grow with the number of picture sizes");
     }
-    match serve(config, stored) {
+    let source = Source {
+        file: arguments.config,
+        sets: arguments.sets,
+    };
+    match serve(source, config, stored) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("proxy-edge: {error:#}");
@@ -151,10 +156,10 @@ fn describe(config: &Config, stored: &[Stored]) {
     }
 }
 
-fn serve(config: Config, stored: Vec<Stored>) -> Result<()> {
+fn serve(source: Source, config: Config, stored: Vec<Stored>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run::run(config, stored))?;
+    runtime.block_on(run::run(source, config, stored))?;
     Ok(())
 }

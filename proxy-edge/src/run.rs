@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::decode::pool::{Pool, Settings};
 use crate::decode::torch::Engine;
 use crate::decode::{Codec, DecoderError};
+use crate::reload::{self, Source};
 use crate::restore::Restorer;
 use crate::serve::Edge;
 
@@ -50,9 +51,13 @@ pub enum RunError {
 ///
 /// # Errors
 /// [`RunError`] if it cannot start.
-pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
+pub async fn run(source: Source, config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
     let handle = metrics::install().map_err(|error| RunError::Metrics(error.to_string()))?;
-    let tls = config.tls.as_ref().map(open_tls).transpose()?;
+    let tls = config.tls.as_ref().map(|files| {
+        show_expiry(files)?;
+        tls::Server::new(files).map(Arc::new)
+    });
+    let tls = tls.transpose()?;
     let data = bind("listen", config.listen).await?;
     let admin = bind("admin", config.admin).await?;
     say_addresses(data.local_addr()?, admin.local_addr()?)?;
@@ -66,18 +71,19 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
         .map(|stored| readiness.block(format!("bundle {}", stored.bundle.manifest.name)))
         .collect();
     let about = About::new(&stored, &config.upstreams);
-    let edge = Arc::new(Edge::new(config.clone(), about, readiness.clone()));
+    let edge = Arc::new(Edge::new(&config, about, readiness.clone()));
     let (trigger, shutdown) = Shutdown::new();
     let service = listen::service({
         let edge = edge.clone();
         move |request| edge.clone().answer(request)
     });
     let server = tokio::spawn({
-        let (limits, shutdown) = (config.server.clone(), shutdown.clone());
+        let (limits, shutdown, tls) = (config.server.clone(), shutdown.clone(), tls.clone());
         async move { listen::http2_in(data, tls, &limits, service, shutdown).await }
     });
     let admin = tokio::spawn(admin::serve(admin, readiness, handle, shutdown));
 
+    let reloading = reload::keep(source, config.clone(), edge.clone(), tls);
     let life = async {
         edge.open(load(config, stored).await?);
         drop(blockers);
@@ -87,6 +93,7 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
     let ended = tokio::select! {
         ended = life => ended,
         asked = shutdown::asked_to_end() => asked.map_err(RunError::from),
+        ended = reloading => ended.map_err(RunError::from),
     };
     tracing::info!("draining");
     trigger.fire();
@@ -98,17 +105,16 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
     ended
 }
 
-/// Reads certificate and key, and says when the certificate ends.
-fn open_tls(config: &tls::ServerTls) -> Result<Arc<tls::Server>, TlsError> {
-    let server = tls::Server::new(config)?;
-    let expiry = tls::expiry(&config.certificate)?;
+/// Says when the edge's certificate ends.
+pub(crate) fn show_expiry(files: &tls::ServerTls) -> Result<(), TlsError> {
+    let expiry = tls::expiry(&files.certificate)?;
     metrics::gauge!("sidecod_edge_certificate_expiry_seconds").set(expiry.unix() as f64);
     if expiry.is_near() {
         tracing::warn!(%expiry, "the certificate ends; proxy-edge cert --renew makes a new one");
     } else {
         tracing::info!(%expiry, "certificate");
     }
-    Ok(Arc::new(server))
+    Ok(())
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response};
 use http_body::Body as _;
@@ -16,7 +17,7 @@ use sidecod_wire::header::{JSON_LENGTH, TOKEN, UPSTREAM};
 use tokio::sync::Semaphore;
 
 use crate::about::About;
-use crate::config::Config;
+use crate::config::{Config, Token};
 use crate::fail::Fail;
 use crate::relay::{self, Steps};
 use crate::restore::{Restored, Restorer};
@@ -28,26 +29,74 @@ const DEFAULT_UPSTREAM: &str = "default";
 
 /// What the data listener serves.
 pub struct Edge {
-    config: Config,
-    about: About,
-    upstreams: Upstreams,
+    settings: ArcSwap<Settings>,
     readiness: Readiness,
     restorer: OnceLock<Restorer>,
     frames: Semaphore,
 }
 
+/// What can change while the edge runs.
+struct Settings {
+    token: Option<Token>,
+    upstreams: Upstreams,
+    about: About,
+    max_body: usize,
+    body_timeout: Duration,
+}
+
+impl Settings {
+    fn new(config: &Config, about: About) -> Self {
+        Self {
+            token: config.token.clone(),
+            upstreams: Upstreams::new(&config.upstreams),
+            about,
+            max_body: config.max_body,
+            body_timeout: Duration::from_millis(config.body_timeout_ms),
+        }
+    }
+
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        let shown = headers.get(TOKEN).map_or(&b""[..], HeaderValue::as_bytes);
+        self.token.as_ref().is_none_or(|token| token.is(shown))
+    }
+
+    async fn restore(
+        &self,
+        restorer: &Restorer,
+        incoming: Incoming,
+        steps: &mut Steps,
+    ) -> Result<Restored, Fail> {
+        let cap = self.max_body;
+        let too_large = || Fail::TooLarge(format!("the frame has more than {cap} bytes"));
+        if incoming.size_hint().lower() > cap as u64 {
+            return Err(too_large());
+        }
+        let held = body::hold(incoming, cap, self.body_timeout).await;
+        match held {
+            Ok(body::Held::Whole(whole)) => restorer.restore(whole.bytes, steps).await,
+            Ok(body::Held::Over(_)) => Err(too_large()),
+            Err(error @ body::HoldError::Timeout(_)) => Err(Fail::BodyTimeout(error.to_string())),
+            Err(error) => Err(Fail::BadFrame(error.to_string())),
+        }
+    }
+}
+
 impl Edge {
     /// An edge that refuses requests until `readiness` has no blocker and [`Self::open`] was called.
     #[must_use]
-    pub fn new(config: Config, about: About, readiness: Readiness) -> Self {
+    pub fn new(config: &Config, about: About, readiness: Readiness) -> Self {
         Self {
-            about,
-            upstreams: Upstreams::new(&config.upstreams),
             frames: Semaphore::new(config.max_frames),
             restorer: OnceLock::new(),
             readiness,
-            config,
+            settings: ArcSwap::from_pointee(Settings::new(config, about)),
         }
+    }
+
+    /// Uses another configuration for the requests to come.
+    pub fn reload(&self, config: &Config) {
+        let about = self.settings.load().about.with(&config.upstreams);
+        self.settings.store(Arc::new(Settings::new(config, about)));
     }
 
     /// Gives it what frames are decoded with. Only the first call counts.
@@ -58,19 +107,21 @@ impl Edge {
     /// Answers a request.
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let in_flight = Gauged::new(metrics::gauge!("sidecod_edge_in_flight"));
-        if self.is_authorized(request.headers())
-            && let Some(answer) = self.about.answer(&request)
+        let settings = self.settings.load_full();
+        if settings.admits(request.headers())
+            && let Some(answer) = settings.about.answer(&request)
         {
             return answer;
         }
-        let (upstream, outcome, answer) = match self.admit(request.headers()) {
+        let (upstream, outcome, answer) = match self.admit(&settings, request.headers()) {
             // A name from outside is no label: labels are kept for ever.
             Err(fail) => ("unknown".to_owned(), fail.kind().1, fail.answer()),
             Ok((upstream, restorer)) => {
                 let framed = is_frame(request.headers());
                 let outcome = if framed { "code" } else { "passthrough" };
                 let name = upstream.name.clone();
-                match self.pass_on(upstream, restorer, request, in_flight).await {
+                let whither = (&*settings, upstream, restorer);
+                match self.pass_on(whither, request, in_flight).await {
                     Ok(answer) => (name, outcome, answer),
                     Err(fail) => {
                         tracing::debug!(upstream = name, %fail, "no answer of the model server");
@@ -86,15 +137,13 @@ impl Edge {
         answer
     }
 
-    fn is_authorized(&self, headers: &HeaderMap) -> bool {
-        let shown = headers.get(TOKEN).map_or(&b""[..], HeaderValue::as_bytes);
-        let token = self.config.token.as_ref();
-        token.is_none_or(|token| token.is(shown))
-    }
-
     /// Whether the request may enter, and where it goes.
-    fn admit(&self, headers: &HeaderMap) -> Result<(&Upstream, &Restorer), Fail> {
-        if !self.is_authorized(headers) {
+    fn admit<'s>(
+        &'s self,
+        settings: &'s Settings,
+        headers: &HeaderMap,
+    ) -> Result<(&'s Upstream, &'s Restorer), Fail> {
+        if !settings.admits(headers) {
             return Err(Fail::Unauthorized);
         }
         let restorer = self.restorer.get().filter(|_| self.readiness.is_ready());
@@ -107,15 +156,14 @@ impl Edge {
             name if name.is_empty() => DEFAULT_UPSTREAM.into(),
             name => name,
         };
-        let upstream = self.upstreams.get(&name);
+        let upstream = settings.upstreams.get(&name);
         let upstream = upstream.ok_or_else(|| Fail::UnknownUpstream(name.into_owned()))?;
         Ok((upstream, restorer))
     }
 
     async fn pass_on(
         &self,
-        upstream: &Upstream,
-        restorer: &Restorer,
+        (settings, upstream, restorer): (&Settings, &Upstream, &Restorer),
         request: Request<Incoming>,
         in_flight: Gauged,
     ) -> Result<Response<Body>, Fail> {
@@ -134,7 +182,7 @@ impl Edge {
                 body,
                 content_type,
                 json_length,
-            } = self.restore(restorer, incoming, &mut steps).await?;
+            } = settings.restore(restorer, incoming, &mut steps).await?;
             let headers = &mut parts.headers;
             headers.insert(CONTENT_LENGTH, body.len().into());
             headers.remove(CONTENT_TYPE);
@@ -158,31 +206,6 @@ impl Edge {
         let answer = upstream.call(request).await?;
         steps.note("upstream", begin.elapsed());
         Ok(relay::to_device(answer, &steps, in_flight))
-    }
-
-    async fn restore(
-        &self,
-        restorer: &Restorer,
-        incoming: Incoming,
-        steps: &mut Steps,
-    ) -> Result<Restored, Fail> {
-        let cap = self.config.max_body;
-        let too_large = || Fail::TooLarge(format!("the frame has more than {cap} bytes"));
-        if incoming.size_hint().lower() > cap as u64 {
-            return Err(too_large());
-        }
-        let held = body::hold(
-            incoming,
-            cap,
-            Duration::from_millis(self.config.body_timeout_ms),
-        )
-        .await;
-        match held {
-            Ok(body::Held::Whole(whole)) => restorer.restore(whole.bytes, steps).await,
-            Ok(body::Held::Over(_)) => Err(too_large()),
-            Err(error @ body::HoldError::Timeout(_)) => Err(Fail::BodyTimeout(error.to_string())),
-            Err(error) => Err(Fail::BadFrame(error.to_string())),
-        }
     }
 }
 

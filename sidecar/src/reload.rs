@@ -53,15 +53,16 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Watches these files from now on, as they are now.
+    /// Watches these files alone from now on.
     pub fn only(&mut self, files: Vec<PathBuf>) {
-        self.files = files
-            .into_iter()
-            .map(|file| {
-                let stamp = stamp(&file);
-                (file, stamp)
-            })
-            .collect();
+        let known = std::mem::take(&mut self.files);
+        let stamped = files.into_iter().map(|file| {
+            // One that is watched already may have changed since it was read.
+            let before = known.iter().find(|(known, _)| *known == file);
+            let stamp = before.map_or_else(|| stamp(&file), |(_, stamp)| *stamp);
+            (file, stamp)
+        });
+        self.files = stamped.collect();
     }
 
     /// Waits for the next reason.
@@ -92,6 +93,45 @@ impl Watch {
                 }
             }
         }
+    }
+}
+
+/// What came of a configuration that was read again.
+pub struct Applied {
+    /// Keys that have changed and need a restart.
+    pub fixed: Vec<&'static str>,
+    /// The files that it depends on.
+    pub files: Vec<PathBuf>,
+}
+
+/// Has a configuration read and applied again whenever there is a reason, for ever. A bad one is
+/// logged, and what was in use stays so. `metric` counts both.
+pub async fn keep<E: std::fmt::Display>(
+    mut watch: Watch,
+    metric: &'static str,
+    mut apply: impl AsyncFnMut() -> Result<Applied, E>,
+) {
+    loop {
+        let reason = watch.wait().await;
+        let outcome = match apply().await {
+            Ok(Applied { fixed, files }) => {
+                watch.only(files);
+                tracing::info!(%reason, "the configuration was read again, and is in use");
+                if !fixed.is_empty() {
+                    let keys = fixed.join(", ");
+                    tracing::warn!(
+                        keys,
+                        "these have changed as well, but change only with a restart"
+                    );
+                }
+                "applied"
+            }
+            Err(error) => {
+                tracing::error!(%reason, %error, "the new configuration is not good; the old one stays in use");
+                "refused"
+            }
+        };
+        metrics::counter!(metric, "outcome" => outcome).increment(1);
     }
 }
 
