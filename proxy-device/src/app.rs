@@ -125,7 +125,7 @@ impl App {
     }
 
     /// What gets the edge's bundle, where no local one is named.
-    pub(crate) fn keeper(&self, config: &Config) -> Option<Keeper> {
+    pub(crate) fn keeper(config: &Config) -> Option<Keeper> {
         let codec = &config.codec;
         codec.bundle.is_none().then(|| Keeper {
             name: codec.name.clone(),

@@ -55,7 +55,7 @@ impl Chores {
     #[must_use]
     pub fn start(app: &Arc<App>, config: &Config, readiness: &Readiness) -> Self {
         let mut chores = JoinSet::new();
-        if let Some(keeper) = app.keeper(config) {
+        if let Some(keeper) = App::keeper(config) {
             let waiting = readiness.block("the edge's bundle");
             let app = app.clone();
             chores.spawn(async move { keeper.keep(&app.link, &app.bundle, waiting).await });

@@ -108,7 +108,7 @@ pub async fn run(source: Source, config: Config, stored: Vec<Stored>) -> Result<
 /// Says when the edge's certificate ends.
 pub(crate) fn show_expiry(files: &tls::ServerTls) -> Result<(), TlsError> {
     let expiry = tls::expiry(&files.certificate)?;
-    metrics::gauge!("sidecod_edge_certificate_expiry_seconds").set(expiry.unix() as f64);
+    ::metrics::gauge!("sidecod_edge_certificate_expiry_seconds").set(expiry.unix() as f64);
     if expiry.is_near() {
         tracing::warn!(%expiry, "the certificate ends; proxy-edge cert --renew makes a new one");
     } else {

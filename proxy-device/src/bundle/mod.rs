@@ -123,7 +123,7 @@ impl Keeper {
                 Err(error) => {
                     metrics::counter!("sidecod_device_bundle_fetch_failures_total").increment(1);
                     tracing::warn!(%error, ?pause, "no bundle from the edge");
-                    if in_use.get().is_none() && waiting.is_some() && self.from_cache(in_use).await
+                    if in_use.get().is_none() && waiting.is_some() && self.use_latest(in_use).await
                     {
                         waiting = None;
                     }
@@ -167,7 +167,7 @@ impl Keeper {
 
     /// Uses the bundle that was used last, while the edge cannot be asked. It refuses frames if that
     /// is not the right one any more.
-    async fn from_cache(&self, in_use: &InUse) -> bool {
+    async fn use_latest(&self, in_use: &InUse) -> bool {
         let cache = self.cache.clone();
         let latest = tokio::task::spawn_blocking(move || cache?.latest()).await;
         let Some((digest, files)) = latest.ok().flatten() else {

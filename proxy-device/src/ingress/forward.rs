@@ -23,6 +23,7 @@ use crate::intercept;
 use crate::reload::Current;
 
 /// What answers the requests of a connection that has this place.
+#[must_use]
 pub fn service(current: Current, place: Place) -> impl Service {
     listen::service(move |request| answer(current.get(), place.clone(), request))
 }

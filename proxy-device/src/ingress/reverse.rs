@@ -6,6 +6,7 @@ use crate::intercept;
 use crate::reload::Current;
 
 /// What answers the requests of a connection.
+#[must_use]
 pub fn service(current: Current) -> impl Service {
     listen::service(move |request| {
         let app = current.get();
