@@ -111,7 +111,7 @@ impl Init {
         let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
         let path = |path: &Path| quoted(&path.display().to_string());
         let mut text = String::from(
-            "# proxy-device, beside the app. `proxy-device config` prints every key.\n\n\
+            "# proxy-device, beside the app. Every key: docs/configuration.md.\n\n\
              admin = \"127.0.0.1:7001\"     # /metrics, /live, /ready\n",
         );
         // Writing to a string does not fail.

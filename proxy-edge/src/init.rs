@@ -96,7 +96,7 @@ impl Init {
         let path = |path: &Path| quoted(&path.display().to_string());
         let bundles: Vec<_> = self.bundles.iter().map(|folder| path(folder)).collect();
         let mut text = String::from(
-            "# proxy-edge, beside the model server. `proxy-edge config` prints every key.\n\n",
+            "# proxy-edge, beside the model server. Every key: docs/configuration.md.\n\n",
         );
         let listen = if self.plaintext {
             "127.0.0.1:7100"
