@@ -34,8 +34,8 @@ async fn the_device_uses_the_bundle_that_the_edge_has() {
         device.outcome("code").await >= 1.0
     })
     .await;
-    let kept = fs::read_dir(&cache).unwrap().count();
-    assert_eq!(kept, 1);
+    let kept = || fs::read_dir(&cache).unwrap().count();
+    until("a kept bundle", async || kept() == 1).await;
 
     // The edge comes back with another bundle: it refuses frames of the old one, the requests get
     // their answer all the same, and the device changes to the new one by itself.
@@ -55,7 +55,7 @@ async fn the_device_uses_the_bundle_that_the_edge_has() {
             >= 1.0
     );
     assert_eq!(device.outcome("error").await, 0.0);
-    assert_eq!(fs::read_dir(&cache).unwrap().count(), 2);
+    until("another kept bundle", async || kept() == 2).await;
     device.program.stop().unwrap();
 
     // A damaged cache costs a download.
