@@ -43,6 +43,9 @@ pub struct Config {
     /// Threads that one forward of a decoder uses on a CPU; cores / `decode_threads` by default.
     #[serde(default)]
     pub torch_threads: Option<usize>,
+    /// Threads for sockets.
+    #[serde(default = "two")]
+    pub worker_threads: usize,
     /// Threads that run decoders.
     #[serde(default = "one")]
     pub decode_threads: usize,
@@ -218,6 +221,7 @@ impl Config {
             ("bundles (their number)", self.bundles.len()),
             ("upstream (their number)", self.upstreams.len()),
             ("torch_threads", self.torch_threads.unwrap_or(1)),
+            ("worker_threads", self.worker_threads),
             ("decode_threads", self.decode_threads),
             ("decode_queue", self.decode_queue),
             ("max_batch", self.max_batch),
@@ -261,6 +265,9 @@ fn default_listen() -> SocketAddr {
 }
 fn default_admin() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 7101).into()
+}
+fn two() -> usize {
+    2
 }
 fn one() -> usize {
     1

@@ -158,6 +158,7 @@ fn describe(config: &Config, stored: &[Stored]) {
 
 fn serve(source: Source, config: Config, stored: Vec<Stored>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.worker_threads)
         .enable_all()
         .build()?;
     runtime.block_on(run::run(source, config, stored))?;
