@@ -176,6 +176,10 @@ impl Config {
             ),
             ("limits", self.limits != other.limits),
             ("server", self.server != other.server),
+            (
+                "worker_threads",
+                self.worker_threads != other.worker_threads,
+            ),
         ];
         let differs = differs.into_iter().filter(|(_, differs)| *differs);
         differs.map(|(name, _)| name).collect()
