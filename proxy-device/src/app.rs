@@ -8,13 +8,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use http::uri::Authority;
 use http::{HeaderValue, Version};
+use sidecod_sidecar::access::Access;
+use sidecod_sidecar::admin::{self, Admin};
 use sidecod_sidecar::connect::Connector;
 use sidecod_sidecar::listen::{Connections, Http};
+use sidecod_sidecar::metrics;
+use sidecod_sidecar::otlp::Spans;
 use sidecod_sidecar::own::Own;
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::shutdown::{Shutdown, asked_to_end};
 use sidecod_sidecar::upstream::{BaseUrl, Upstream};
-use sidecod_sidecar::{admin, metrics};
 use sidecod_wire::limits::Limits;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -26,6 +29,7 @@ use crate::ingress::destination::{Destination, Listed};
 use crate::ingress::{Ingress, Way};
 use crate::link::Link;
 use crate::reload::{self, Chores, Current, Source};
+use crate::trial::{self, Trials};
 
 /// What all requests share.
 pub struct App {
@@ -34,6 +38,7 @@ pub struct App {
     codec: config::Codec,
     limits: Limits,
     pub(crate) pool: Pool,
+    pub(crate) trials: Trials,
     pub(crate) link: Link,
     /// Where requests of reverse listeners go.
     pub(crate) reverse: Destination,
@@ -48,6 +53,8 @@ pub struct App {
     pub(crate) held: Arc<Semaphore>,
     pub(crate) body_timeout: Duration,
     pub(crate) keep_server_timing: bool,
+    /// Who is told of each request.
+    pub(crate) access: Access,
 }
 
 /// Times of the forward and the transparent way in.
@@ -63,7 +70,14 @@ impl App {
     /// # Errors
     /// If a local bundle cannot be opened, a route names a quality that it has not, or no thread starts.
     pub fn new(config: &Config) -> Result<Self> {
-        Self::build(config, Own::default(), None)
+        let access = Access {
+            level: config.log.access,
+            spans: config
+                .otlp
+                .as_ref()
+                .map(|otlp| Spans::start(otlp, "proxy-device")),
+        };
+        Self::build(config, Own::default(), access, None)
     }
 
     /// The same for another configuration. What is known of this process' addresses stays, and a
@@ -76,10 +90,15 @@ impl App {
             .bundle
             .get()
             .filter(|_| config.codec == self.codec && config.limits == self.limits);
-        Self::build(config, self.own.clone(), fetched)
+        Self::build(config, self.own.clone(), self.access.clone(), fetched)
     }
 
-    fn build(config: &Config, own: Own, fetched: Option<Arc<Active>>) -> Result<Self> {
+    fn build(
+        config: &Config,
+        own: Own,
+        access: Access,
+        fetched: Option<Arc<Active>>,
+    ) -> Result<Self> {
         let bundle = InUse::default();
         if let Some(folder) = &config.codec.bundle {
             bundle.set(open(folder, config)?);
@@ -100,6 +119,7 @@ impl App {
             codec: config.codec.clone(),
             limits: config.limits.clone(),
             pool: Pool::start("encode", config.codec.threads, config.codec.queue)?,
+            trials: Trials::start(&config.routes)?,
             link: Link::new(&config.edge, own.clone()).context("edge")?,
             reverse: Destination {
                 upstream: Some(HeaderValue::from_str(&config.edge.upstream).context("edge")?),
@@ -116,6 +136,7 @@ impl App {
             held: Arc::new(Semaphore::new(config.max_held_mib << 10)),
             body_timeout: Duration::from_millis(config.body_timeout_ms),
             keep_server_timing: config.keep_server_timing,
+            access,
         })
     }
 
@@ -166,13 +187,14 @@ pub async fn run(source: Source, config: Config) -> Result<()> {
         app.listens(listener.local_addr()?);
     }
     let (trigger, shutdown) = Shutdown::new();
-    let admin = tokio::spawn(admin::serve(
-        admin,
-        readiness.clone(),
-        metrics,
-        shutdown.clone(),
-    ));
     let current = Current::from(app.clone());
+    let told = Admin {
+        program: "proxy-device",
+        readiness: readiness.clone(),
+        metrics,
+        more: trial::report::router(current.clone()),
+    };
+    let admin = tokio::spawn(admin::serve(admin, told, shutdown.clone()));
     let ingress = Ingress::new(current.clone(), Http::new(&config.server), shutdown);
     let connections = Connections::new(&config.server);
     let serving: Vec<_> = listeners

@@ -10,6 +10,7 @@
 //! 6. [`relay`] gives the answer back to the app as it arrives.
 //!
 //! [`bundle`] keeps the codec that frames are made with, and fetches it from the edge.
+//! [`trial`] sends some requests both ways and compares the answers, beside the flow: no app waits for it.
 //! [`redirect`] sets the system's rules that send an app's connections to a transparent listener.
 //! [`init`] writes a first configuration. [`inspect`] looks at a request of a file as the flow would, and says what it sees.
 
@@ -29,4 +30,5 @@ pub mod redirect;
 pub mod relay;
 pub mod reload;
 pub mod route;
+pub mod trial;
 pub mod upgrade;

@@ -1,6 +1,7 @@
 //! `proxy-device`: the device sidecar.
 
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,6 +14,8 @@ use sidecod_device::inspect::inspect;
 use sidecod_device::link::Link;
 use sidecod_device::redirect::Redirect;
 use sidecod_device::reload::Source;
+use sidecod_device::trial::report;
+use sidecod_sidecar::healthy;
 use sidecod_sidecar::own::Own;
 
 /// Takes the photos out of an app's inference requests, encodes them, and sends a few kilobytes to
@@ -40,11 +43,23 @@ enum Command {
     Redirect(Redirect),
     /// Asks an edge what it serves, and writes a first configuration for it (`--config` says where).
     Init(Init),
+    /// Asks the running sidecar what it has saved, and how far the answers agree.
+    Report {
+        /// Its admin address, if not the one of the configuration.
+        #[arg(long)]
+        admin: Option<SocketAddr>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Looks at routes.
     Route {
         #[command(subcommand)]
         command: RouteCommand,
     },
+    /// Asks the proxy-device that runs with this configuration whether it is ready. Ends with 1, and
+    /// says what it waits for, if it is not.
+    Healthy,
 }
 
 #[derive(Subcommand)]
@@ -69,6 +84,13 @@ fn main() -> ExitCode {
     if let Some(Command::Init(init)) = &arguments.command {
         return first_config(init, &arguments.config);
     }
+    if let Some(Command::Report {
+        admin: Some(admin),
+        json,
+    }) = &arguments.command
+    {
+        return tell(show_report(*admin, *json), ExitCode::FAILURE);
+    }
     let config = match Config::load(&arguments.config, &arguments.sets) {
         Ok(config) => config,
         Err(error) => {
@@ -80,14 +102,25 @@ fn main() -> ExitCode {
         (check(&config), ExitCode::from(2))
     } else if let Some(Command::Route { command }) = arguments.command {
         (look(&config, &command), ExitCode::FAILURE)
+    } else if let Some(Command::Healthy) = arguments.command {
+        let asked = healthy::ask(config.admin).map_err(anyhow::Error::from);
+        (asked, ExitCode::FAILURE)
+    } else if let Some(Command::Report { json, .. }) = arguments.command {
+        (show_report(config.admin, json), ExitCode::FAILURE)
     } else {
-        sidecod_sidecar::log::start();
+        let started = sidecod_sidecar::log::start(&config.log);
+        let started = started.map_err(anyhow::Error::msg);
         let source = Source {
             file: arguments.config,
             sets: arguments.sets,
         };
-        (run(source, config), ExitCode::FAILURE)
+        let ran = started.and_then(|()| run(source, config));
+        (ran, ExitCode::FAILURE)
     };
+    tell(result, failure)
+}
+
+fn tell(result: Result<()>, failure: ExitCode) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -155,6 +188,17 @@ fn check(config: &Config) -> Result<()> {
         println!("route {}: {} {}", route.name, route.method, route.path);
     }
     println!("the configuration is good");
+    Ok(())
+}
+
+fn show_report(admin: SocketAddr, json: bool) -> Result<()> {
+    let text = report::ask(admin)?;
+    let report = report::read(&text)?;
+    if json {
+        println!("{text}");
+    } else {
+        println!("proxy-device at {admin}, {report}");
+    }
     Ok(())
 }
 

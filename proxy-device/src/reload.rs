@@ -84,22 +84,21 @@ pub async fn keep(
     mut chores: Chores,
     readiness: Readiness,
 ) -> std::io::Result<()> {
+    let count = |outcome| {
+        metrics::counter!("sidecod_device_config_reloads_total", "outcome" => outcome).increment(1);
+    };
     let watch = Watch::new(source.files(&running))?;
-    reload::keep(
-        watch,
-        "sidecod_device_config_reloads_total",
-        async || -> Result<Applied> {
-            let new = Config::load(&source.file, &source.sets)?;
-            let app = Arc::new(current.get().again(&new)?);
-            chores.0.abort_all();
-            chores = Chores::start(&app, &new, &readiness);
-            current.0.store(app);
-            Ok(Applied {
-                fixed: running.fixed(&new),
-                files: source.files(&new),
-            })
-        },
-    )
+    reload::keep(watch, count, async || -> Result<Applied> {
+        let new = Config::load(&source.file, &source.sets)?;
+        let app = Arc::new(current.get().again(&new)?);
+        chores.0.abort_all();
+        chores = Chores::start(&app, &new, &readiness);
+        current.0.store(app);
+        Ok(Applied {
+            fixed: running.fixed(&new),
+            files: source.files(&new),
+        })
+    })
     .await;
     Ok(())
 }

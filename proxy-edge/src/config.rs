@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sidecod_sidecar::config::{self, ConfigError};
 use sidecod_sidecar::listen::ServerLimits;
+use sidecod_sidecar::log::Log;
+use sidecod_sidecar::otlp::Otlp;
 use sidecod_sidecar::tls::ServerTls;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::limits::Limits;
@@ -67,6 +69,12 @@ pub struct Config {
     /// Bounds of the listener.
     #[serde(default)]
     pub server: ServerLimits,
+    /// What is logged.
+    #[serde(default)]
+    pub log: Log,
+    /// Where spans go, if anywhere.
+    #[serde(default)]
+    pub otlp: Option<Otlp>,
     /// Bytes of a frame.
     #[serde(default = "sixteen_mib")]
     pub max_body: usize,
@@ -176,6 +184,8 @@ impl Config {
             ),
             ("limits", self.limits != other.limits),
             ("server", self.server != other.server),
+            ("log", self.log != other.log),
+            ("otlp", self.otlp != other.otlp),
             (
                 "worker_threads",
                 self.worker_threads != other.worker_threads,

@@ -11,7 +11,7 @@ use sidecod_edge::config::Config;
 use sidecod_edge::init::Init;
 use sidecod_edge::reload::Source;
 use sidecod_edge::{memory, run};
-use sidecod_sidecar::{log, tls};
+use sidecod_sidecar::{healthy, log, tls};
 
 /// What a configuration that cannot be used ends with.
 const BAD_CONFIG: u8 = 2;
@@ -45,6 +45,9 @@ enum Command {
     Cert(Cert),
     /// Writes a first configuration (`--config` says where).
     Init(Init),
+    /// Asks the proxy-edge that runs with this configuration whether it is ready. Ends with 1, and
+    /// says what it waits for, if it is not.
+    Healthy,
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
     match &arguments.command {
         Some(Command::Cert(cert)) => return made("cert", cert.run()),
         Some(Command::Init(init)) => return made("init", init.run(&arguments.config)),
+        Some(Command::Healthy) => return say(ask(&arguments)),
         None => {}
     }
     let (config, stored) = match prepare(&arguments) {
@@ -66,7 +70,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let settled = memory::settle();
-    log::start();
+    if let Err(error) = log::start(&config.log) {
+        eprintln!("proxy-edge: {error}");
+        return ExitCode::from(BAD_CONFIG);
+    }
     if let Err(error) = settled {
         tracing::warn!(%error, "memory will grow with the number of picture sizes");
     }
@@ -74,13 +81,23 @@ fn main() -> ExitCode {
         file: arguments.config,
         sets: arguments.sets,
     };
-    match serve(source, config, stored) {
+    say(serve(source, config, stored))
+}
+
+/// How the program ends.
+fn say(result: Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("proxy-edge: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn ask(arguments: &Arguments) -> Result<()> {
+    let config = Config::load(&arguments.config, &arguments.sets)?;
+    Ok(healthy::ask(config.admin)?)
 }
 
 /// Says what a command has made, or why it has not.

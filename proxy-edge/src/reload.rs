@@ -35,23 +35,22 @@ pub async fn keep(
     edge: Arc<Edge>,
     tls: Option<Arc<tls::Server>>,
 ) -> std::io::Result<()> {
+    let count = |outcome| {
+        metrics::counter!("sidecod_edge_config_reloads_total", "outcome" => outcome).increment(1);
+    };
     let watch = Watch::new(source.files(&running))?;
-    reload::keep(
-        watch,
-        "sidecod_edge_config_reloads_total",
-        async || -> Result<Applied, BoxError> {
-            let new = Config::load(&source.file, &source.sets)?;
-            if let (Some(tls), Some(files)) = (&tls, &new.tls) {
-                show_expiry(files)?;
-                tls.reload(files)?;
-            }
-            edge.reload(&new);
-            Ok(Applied {
-                fixed: running.fixed(&new),
-                files: source.files(&new),
-            })
-        },
-    )
+    reload::keep(watch, count, async || -> Result<Applied, BoxError> {
+        let new = Config::load(&source.file, &source.sets)?;
+        if let (Some(tls), Some(files)) = (&tls, &new.tls) {
+            show_expiry(files)?;
+            tls.reload(files)?;
+        }
+        edge.reload(&new);
+        Ok(Applied {
+            fixed: running.fixed(&new),
+            files: source.files(&new),
+        })
+    })
     .await;
     Ok(())
 }

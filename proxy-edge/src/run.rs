@@ -4,10 +4,11 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use sidecod_sidecar::admin::{self, Admin};
 use sidecod_sidecar::readiness::{Blocker, Readiness};
 use sidecod_sidecar::shutdown::{self, Shutdown};
 use sidecod_sidecar::tls::{self, TlsError};
-use sidecod_sidecar::{admin, listen, metrics};
+use sidecod_sidecar::{listen, metrics};
 use tokio::net::TcpListener;
 
 use crate::about::About;
@@ -81,7 +82,13 @@ pub async fn run(source: Source, config: Config, stored: Vec<Stored>) -> Result<
         let (limits, shutdown, tls) = (config.server.clone(), shutdown.clone(), tls.clone());
         async move { listen::http2_in(data, tls, &limits, service, shutdown).await }
     });
-    let admin = tokio::spawn(admin::serve(admin, readiness, handle, shutdown));
+    let told = Admin {
+        program: "proxy-edge",
+        readiness,
+        metrics: handle,
+        more: admin::Router::new(),
+    };
+    let admin = tokio::spawn(admin::serve(admin, told, shutdown));
 
     let reloading = reload::keep(source, config.clone(), edge.clone(), tls);
     let life = async {

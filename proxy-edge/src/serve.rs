@@ -8,7 +8,9 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use sidecod_sidecar::access::{self, Access, Known, Line};
 use sidecod_sidecar::metrics::Gauged;
+use sidecod_sidecar::otlp::{Spans, TRACEPARENT};
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::upgrade::ASK;
 use sidecod_sidecar::{Body, body};
@@ -27,12 +29,16 @@ use crate::upstream::{Upstream, Upstreams};
 /// The upstream of a request that names none.
 const DEFAULT_UPSTREAM: &str = "default";
 
+/// A body of a device, whose bytes the line of the request tells.
+pub(crate) type DeviceBody = access::Counted<Incoming>;
+
 /// What the data listener serves.
 pub struct Edge {
     settings: ArcSwap<Settings>,
     readiness: Readiness,
     restorer: OnceLock<Restorer>,
     frames: Semaphore,
+    access: Access,
 }
 
 /// What can change while the edge runs.
@@ -63,7 +69,7 @@ impl Settings {
     async fn restore(
         &self,
         restorer: &Restorer,
-        incoming: Incoming,
+        incoming: DeviceBody,
         steps: &mut Steps,
     ) -> Result<Restored, Fail> {
         let cap = self.max_body;
@@ -88,6 +94,13 @@ impl Edge {
         Self {
             frames: Semaphore::new(config.max_frames),
             restorer: OnceLock::new(),
+            access: Access {
+                level: config.log.access,
+                spans: config
+                    .otlp
+                    .as_ref()
+                    .map(|otlp| Spans::start(otlp, "proxy-edge")),
+            },
             readiness,
             settings: ArcSwap::from_pointee(Settings::new(config, about)),
         }
@@ -107,11 +120,25 @@ impl Edge {
     /// Answers a request.
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let in_flight = Gauged::new(metrics::gauge!("sidecod_edge_in_flight"));
+        let line = Line::begin(&self.access, &request);
+        let mut request = request.map(|body| line.count(body));
         let settings = self.settings.load_full();
+        let mut steps = Steps::default();
         if settings.admits(request.headers())
             && let Some(answer) = settings.about.answer(&request)
         {
-            return answer;
+            let known = || Known {
+                route: "none".to_owned(),
+                outcome: "own",
+                sent: steps.restored(),
+                steps: steps.into(),
+            };
+            return line.end(known, answer);
+        }
+        if let Some(place) = line.place() {
+            request
+                .headers_mut()
+                .insert(TRACEPARENT, place.traceparent());
         }
         let (upstream, outcome, answer) = match self.admit(&settings, request.headers()) {
             // A name from outside is no label: labels are kept for ever.
@@ -121,7 +148,8 @@ impl Edge {
                 let outcome = if framed { "code" } else { "passthrough" };
                 let name = upstream.name.clone();
                 let whither = (&*settings, upstream, restorer);
-                match self.pass_on(whither, request, in_flight).await {
+                let passed = self.pass_on(whither, request, &mut steps, in_flight);
+                match passed.await {
                     Ok(answer) => (name, outcome, answer),
                     Err(fail) => {
                         tracing::debug!(upstream = name, %fail, "no answer of the model server");
@@ -131,10 +159,16 @@ impl Edge {
             }
         };
         metrics::counter!(
-            "sidecod_edge_requests_total", "upstream" => upstream, "outcome" => outcome
+            "sidecod_edge_requests_total", "upstream" => upstream.clone(), "outcome" => outcome
         )
         .increment(1);
-        answer
+        let known = || Known {
+            route: upstream,
+            outcome,
+            sent: steps.restored(),
+            steps: steps.into(),
+        };
+        line.end(known, answer)
     }
 
     /// Whether the request may enter, and where it goes.
@@ -164,14 +198,14 @@ impl Edge {
     async fn pass_on(
         &self,
         (settings, upstream, restorer): (&Settings, &Upstream, &Restorer),
-        request: Request<Incoming>,
+        request: Request<DeviceBody>,
+        steps: &mut Steps,
         in_flight: Gauged,
     ) -> Result<Response<Body>, Fail> {
         if let Some(protocol) = request.headers().get(ASK) {
             let protocol = protocol.clone();
             return upgrade::answer(upstream, request, protocol, in_flight).await;
         }
-        let mut steps = Steps::default();
         let (mut parts, incoming) = request.into_parts();
         // Held until the model server answers: until then the body is in memory.
         let mut _permit = None;
@@ -182,7 +216,8 @@ impl Edge {
                 body,
                 content_type,
                 json_length,
-            } = settings.restore(restorer, incoming, &mut steps).await?;
+            } = settings.restore(restorer, incoming, steps).await?;
+            steps.note_restored(body.len());
             let headers = &mut parts.headers;
             headers.insert(CONTENT_LENGTH, body.len().into());
             headers.remove(CONTENT_TYPE);
@@ -205,7 +240,7 @@ impl Edge {
         let request = Request::from_parts(parts, outgoing);
         let answer = upstream.call(request).await?;
         steps.note("upstream", begin.elapsed());
-        Ok(relay::to_device(answer, &steps, in_flight))
+        Ok(relay::to_device(answer, steps, in_flight))
     }
 }
 

@@ -105,10 +105,11 @@ pub struct Applied {
 }
 
 /// Has a configuration read and applied again whenever there is a reason, for ever. A bad one is
-/// logged, and what was in use stays so. `metric` counts both.
+/// logged, and what was in use stays so. `count` is told which of the two it was: `applied` or
+/// `refused`.
 pub async fn keep<E: std::fmt::Display>(
     mut watch: Watch,
-    metric: &'static str,
+    count: impl Fn(&'static str),
     mut apply: impl AsyncFnMut() -> Result<Applied, E>,
 ) {
     loop {
@@ -131,7 +132,7 @@ pub async fn keep<E: std::fmt::Display>(
                 "refused"
             }
         };
-        metrics::counter!(metric, "outcome" => outcome).increment(1);
+        count(outcome);
     }
 }
 
