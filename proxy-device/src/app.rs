@@ -204,6 +204,8 @@ pub async fn run(source: Source, config: Config) -> Result<()> {
         })
         .collect();
     let chores = Chores::start(&app, &config, &readiness);
+    // It is to end when a reload has put another in its place.
+    drop(app);
     drop(starting);
 
     tokio::select! {
