@@ -228,6 +228,9 @@ async fn edge(
         return Attempt::Answer(outcome, relayed.answer);
     };
     tracing::debug!(kind, "the edge refused");
+    if kind == "unknown-bundle" {
+        app.bundle.refused();
+    }
     let problem = relayed.answer;
     match &kind[..] {
         // The model server is at work, and no other way to it makes it faster.

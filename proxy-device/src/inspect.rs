@@ -1,6 +1,7 @@
 //! What a route would do with a request, without sending anything: `proxy-device route test`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
@@ -9,8 +10,9 @@ use sidecod_wire::limits::Limits;
 use sidecod_wire::slot::{Form, Text};
 
 use crate::app;
+use crate::bundle::{Active, Cache};
 use crate::config::{Config, Route};
-use crate::encode::NotCoded;
+use crate::encode::{Codec, NotCoded};
 use crate::plan;
 use crate::route;
 
@@ -78,10 +80,9 @@ pub fn inspect(
     }
     let route = choose(config, name, &request)?;
     complete(request.headers(), body)?;
-    let (encoder, codings) = app::open(config)?;
-    let coding = codings
-        .get(&route.name)
-        .context("every route has a coding")?;
+    let active = active(config)?;
+    let coding = active.coding(route);
+    let coding = coding.context("the bundle does not serve this route; --check says why")?;
     let mut report = Report {
         route: route.name.clone(),
         body: body.len(),
@@ -97,7 +98,13 @@ pub fn inspect(
         report.verdict = Err(format!("max_body of the route is {}", route.max_body));
         return Ok(report);
     }
-    let coded = plan::code(&encoder, coding, request.headers(), body, route.max_body);
+    let coded = plan::code(
+        &active.codec,
+        &coding,
+        request.headers(),
+        body,
+        route.max_body,
+    );
     report.verdict = coded
         .map(|coded| coded.frame)
         .map_err(|error: NotCoded| error.to_string());
@@ -106,6 +113,19 @@ pub fn inspect(
         report.inputs = frame.slots.iter().map(describe).collect();
     }
     Ok(report)
+}
+
+/// The bundle that is configured, or the one that was fetched last.
+fn active(config: &Config) -> Result<Active> {
+    if let Some(folder) = &config.codec.bundle {
+        return app::open(folder, config);
+    }
+    let latest = Cache::find(config.codec.cache.as_deref()).and_then(|cache| cache.latest());
+    let (_, files) = latest.context(
+        "no bundle has been fetched yet: run proxy-device once, or say codec.bundle = FOLDER",
+    )?;
+    let codec = Codec::of(files.all(), "the fetched bundle", config.limits.clone())?;
+    Ok(Active::new(Arc::new(codec), &config.routes).0)
 }
 
 /// The head of a request and where it ends; none if the input does not begin with a request line.

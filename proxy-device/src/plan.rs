@@ -55,9 +55,14 @@ pub async fn frame(
         count_not_coded(route, "trailers");
         return None;
     }
-    let coding = app.coding(route)?;
+    let active = app.bundle.get();
+    let Some((encoder, coding)) =
+        active.and_then(|active| Some((active.codec.clone(), active.coding(route)?)))
+    else {
+        count_not_coded(route, "bundle");
+        return None;
+    };
     let (headers, bytes, limit) = (headers.clone(), body.bytes.clone(), route.max_body);
-    let encoder = app.codec.clone();
     let coded = pool
         .run(move || code(&encoder, &coding, &headers, &bytes, limit))
         .await;
