@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use sidecod_wire::bundle::{Bundle, BundleError, DECODER, MANIFEST, TABLES};
+use sidecod_wire::bundle::{Bundle, BundleError, DECODER, LABELS, MANIFEST, TABLES, TAIL};
+use sidecod_wire::interface::Labels;
 
 /// A bundle whose files are the ones that its manifest lists.
 #[derive(Debug)]
@@ -11,6 +12,10 @@ pub struct Stored {
     pub bundle: Bundle,
     /// The TorchScript decoder.
     pub decoder: Vec<u8>,
+    /// The TorchScript tail of the model, of a bundle for features.
+    pub tail: Option<Vec<u8>>,
+    /// Labels of the model's outputs, where the bundle has them.
+    pub labels: Labels,
 }
 
 /// Why a folder is no usable bundle.
@@ -64,10 +69,25 @@ fn read(folder: &Path) -> Result<Stored, StoreError> {
         source,
     };
     let parsed = Bundle::parse(&file(MANIFEST)?, &file(TABLES)?).map_err(bundle)?;
-    let decoder = file(DECODER)?;
-    parsed.manifest.verify(DECODER, &decoder).map_err(bundle)?;
+    let manifest = &parsed.manifest;
+    let verified = |name: &str| {
+        let bytes = file(name)?;
+        manifest.verify(name, &bytes).map_err(bundle)?;
+        Ok::<_, StoreError>(bytes)
+    };
+    let decoder = verified(DECODER)?;
+    let (mut tail, mut labels) = (None, Labels::default());
+    if let Some(point) = &manifest.point {
+        tail = Some(verified(TAIL)?);
+        if manifest.files.contains_key(LABELS) {
+            let parsed = Labels::parse(&verified(LABELS)?, point.outputs);
+            labels = parsed.map_err(|error| bundle(error.into()))?;
+        }
+    }
     Ok(Stored {
         bundle: parsed,
         decoder,
+        tail,
+        labels,
     })
 }

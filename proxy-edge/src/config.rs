@@ -9,6 +9,8 @@ use sidecod_sidecar::listen::ServerLimits;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::limits::Limits;
 
+use crate::point::Forward;
+
 /// Variables of the environment that start with this and two underscores set keys.
 pub const ENV_PREFIX: &str = "SIDECOD_EDGE";
 
@@ -30,6 +32,9 @@ pub struct Config {
     pub token: Option<Token>,
     /// Folders of the bundles that are decoded.
     pub bundles: Vec<PathBuf>,
+    /// Bundles of features whose tail the model server has; of others the tail runs here.
+    #[serde(default, rename = "tail")]
+    pub tails: Vec<Forward>,
     /// The only servers that are ever called.
     #[serde(rename = "upstream")]
     pub upstreams: Vec<UpstreamConfig>,

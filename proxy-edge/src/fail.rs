@@ -36,6 +36,9 @@ pub enum Fail {
     /// The decoder, or what writes the picture, failed.
     #[error("{0}")]
     DecodeFailed(String),
+    /// The model server's answer is not what it is asked for.
+    #[error("{0}")]
+    BadAnswer(String),
     /// The model server gives no answer.
     #[error("upstream {0}: {1}")]
     Upstream(String, UpstreamError),
@@ -55,6 +58,7 @@ impl Fail {
             Self::BodyTimeout(_) => (StatusCode::REQUEST_TIMEOUT, "body-timeout"),
             Self::Overloaded(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::DecodeFailed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "decode-failed"),
+            Self::BadAnswer(_) => (StatusCode::BAD_GATEWAY, "bad-answer"),
             Self::Upstream(_, UpstreamError::Target(_)) => (StatusCode::BAD_REQUEST, "bad-request"),
             Self::Upstream(_, UpstreamError::Unreachable(..)) => {
                 (StatusCode::BAD_GATEWAY, "upstream-unreachable")

@@ -1,5 +1,6 @@
 //! The process: binds, says where, loads the codecs, serves, drains.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::config::Config;
 use crate::decode::pool::{Pool, Settings};
 use crate::decode::torch::Engine;
 use crate::decode::{Codec, DecoderError};
+use crate::point::{Place, forwards};
 use crate::restore::Restorer;
 use crate::serve::Edge;
 
@@ -36,6 +38,9 @@ pub enum RunError {
     /// Metrics cannot be counted.
     #[error("metrics: {0}")]
     Metrics(String),
+    /// A tail of the configuration has no bundle.
+    #[error("{0}")]
+    Tail(String),
     /// A decoder cannot be loaded, or does not run.
     #[error(transparent)]
     Decoder(#[from] DecoderError),
@@ -115,6 +120,10 @@ async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer, RunError>
         queue: config.decode_queue,
         max_batch: config.max_batch,
     };
+    let points = stored.iter().map(|stored| &stored.bundle.manifest);
+    let points = points.filter(|manifest| manifest.point.is_some());
+    let forwards = forwards(&config.tails, points.map(|manifest| &manifest.name[..]));
+    let forwards = forwards.map_err(RunError::Tail)?;
     let loading = tokio::task::spawn_blocking(move || {
         let engine = Engine::start(
             config.device,
@@ -122,7 +131,17 @@ async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer, RunError>
             config.max_batch,
         )?;
         let mut codecs = Vec::with_capacity(stored.len());
-        for stored in stored {
+        let mut places = HashMap::new();
+        for mut stored in stored {
+            let manifest = &stored.bundle.manifest;
+            if let Some(point) = manifest.point.clone() {
+                let forward = forwards.get(&manifest.name).cloned();
+                if forward.is_some() {
+                    stored.tail = None;
+                }
+                let place = Place::new(point, std::mem::take(&mut stored.labels), forward);
+                places.insert(stored.bundle.digest.short(), Arc::new(place));
+            }
             let decoder = Box::new(engine.load(&stored)?);
             codecs.push(Arc::new(Codec {
                 bundle: stored.bundle,
@@ -130,15 +149,16 @@ async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer, RunError>
             }));
         }
         let (pool, warmed) = Pool::start(&codecs, settings)?;
-        Ok::<_, RunError>((codecs, pool, warmed, config))
+        Ok::<_, RunError>((codecs, places, pool, warmed, config))
     });
     let ended = || DecoderError("its thread ended while it was loaded".to_owned());
-    let (codecs, pool, all_warmed, config) = loading.await.map_err(|_| ended())??;
+    let (codecs, places, pool, all_warmed, config) = loading.await.map_err(|_| ended())??;
     for warmed in all_warmed {
         warmed.await.map_err(|_| ended())??;
     }
     Ok(Restorer::new(
         codecs,
+        places,
         pool,
         config.limits,
         config.max_pixels_in_hand,

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -18,7 +19,8 @@ use tokio::sync::Semaphore;
 use crate::config::Config;
 use crate::fail::Fail;
 use crate::relay::{self, Steps};
-use crate::restore::{Restored, Restorer};
+use crate::point::Place;
+use crate::restore::{Restored, RestoredBody, Restorer};
 use crate::upgrade;
 use crate::upstream::{Upstream, Upstreams};
 
@@ -122,11 +124,18 @@ impl Edge {
         let outgoing = if is_frame(&parts.headers) {
             let permit = self.frames.try_acquire();
             _permit = Some(permit.map_err(|_| Fail::Overloaded("too many frames are in hand"))?);
-            let Restored {
+            let RestoredBody {
                 body,
                 content_type,
                 json_length,
-            } = self.restore(restorer, incoming, &mut steps).await?;
+            } = match self.restore(restorer, incoming, &mut steps).await? {
+                Restored::Body(body) => body,
+                Restored::Values(place, values) => {
+                    return self
+                        .answer_feature(upstream, &place, parts, &values, steps, in_flight)
+                        .await;
+                }
+            };
             let headers = &mut parts.headers;
             headers.insert(CONTENT_LENGTH, body.len().into());
             headers.remove(CONTENT_TYPE);
@@ -150,6 +159,45 @@ impl Edge {
         let answer = upstream.call(request).await?;
         steps.note("upstream", begin.elapsed());
         Ok(relay::to_device(answer, &steps, in_flight))
+    }
+
+    /// Answers an input of which the device has run the head: with the tail's outputs, or with what
+    /// the model server makes of the feature.
+    async fn answer_feature(
+        &self,
+        upstream: &Upstream,
+        place: &Place,
+        mut parts: Parts,
+        values: &[f32],
+        mut steps: Steps,
+        in_flight: Gauged,
+    ) -> Result<Response<Body>, Fail> {
+        let Some(body) = place.request(&mut parts, values) else {
+            return Ok(relay::own(place.answer(values), &steps, in_flight));
+        };
+        parts.version = relay::upstream_version(&parts.headers);
+        relay::to_upstream(&mut parts);
+        let begin = Instant::now();
+        let request = Request::from_parts(parts, body::full(body));
+        let answer = upstream.call(request).await?;
+        if !answer.status().is_success() {
+            steps.note("upstream", begin.elapsed());
+            return Ok(relay::to_device(answer, &steps, in_flight));
+        }
+        let timeout = Duration::from_millis(self.config.body_timeout_ms);
+        let held = body::hold(answer.into_body(), self.config.max_body, timeout).await;
+        steps.note("upstream", begin.elapsed());
+        match held {
+            Ok(body::Held::Whole(whole)) => {
+                let answered = place.answered(&whole.bytes)?;
+                Ok(relay::own(answered, &steps, in_flight))
+            }
+            Ok(body::Held::Over(_)) => Err(Fail::BadAnswer(format!(
+                "the model server's answer to a feature has more than {} bytes",
+                self.config.max_body
+            ))),
+            Err(error) => Err(Fail::BadAnswer(error.to_string())),
+        }
     }
 
     async fn restore(

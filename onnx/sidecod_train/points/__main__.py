@@ -59,7 +59,7 @@ def _arguments():
     parser.add_argument("--channels", type=_numbers, help="of the latent, for each point (default: 48)")
     parser.add_argument("--steps", type=_numbers, default=[1000], help="training steps, for each point")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--crops", type=int, default=2000, help="random crops whose features are kept in memory")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)

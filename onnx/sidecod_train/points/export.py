@@ -62,7 +62,7 @@ def report(model, tail, tensor, interface, codec, sets, photos):
             size = code_length(symbols[0], made).sum() / 8 + FRAME
             error = float((decoded - feature).square().mean() / feature.var())
             divergence = float((wanted.exp() * (wanted - got)).sum())
-            agrees, stays = int(got.argmax()) == top, top in got.topk(5).indices.tolist()
+            agrees, stays = int(got.argmax()) == top, top in got.topk(min(5, len(got))).indices.tolist()
             rows[quality].append((size, agrees, stays, divergence, error))
     keys = ("estimated_bytes", "top1_agreement", "top1_in_top5", "kl_nats", "feature_error")
     means = [dict(zip(keys, (round(float(v), 4) for v in np.mean(row, 0)))) for row in rows]

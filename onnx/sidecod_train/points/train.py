@@ -15,8 +15,9 @@ from .net import Codec, Training
 
 # Weights of the losses beside the answer's: the feature's own error, and that of the layers after it.
 FEATURE, LATER = 0.3, 1.0
-# How fast the price of a bit follows the size that is asked for.
-PRICE = 0.03
+# How the price of a bit follows the size that is asked for: at once, with this power of what is too
+# much, and slowly, by this much a step.
+AT_ONCE, SLOWLY = 1.5, 0.004
 
 
 class Pool:
@@ -74,7 +75,8 @@ def train(pool, tail, tensor, codec, targets, steps, batch, lr, seed, log):
         }
         for name, value in zip(later, features):
             terms["later"] = terms["later"] + pixels(value, pool.take(name, index)) / sizes[name] / len(later)
-        cost = torch.from_numpy(price.astype(np.float32))[quality] * bits
+        now = price * np.clip(seen / wanted, 0.3, 3) ** AT_ONCE
+        cost = torch.from_numpy(now.astype(np.float32))[quality] * bits
         loss = (terms["answer"] + FEATURE * terms["feature"] + LATER * terms["later"] + cost).mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"{tensor}: step {step}: the loss is {float(loss)}")
@@ -84,7 +86,7 @@ def train(pool, tail, tensor, codec, targets, steps, batch, lr, seed, log):
         optimizer.step()
         for one, size in zip(quality.tolist(), bits.tolist()):
             seen[one] += 0.1 * (size - seen[one])
-        price *= np.exp(PRICE * np.clip(np.log(seen / wanted), -1, 1))
+        price *= np.exp(SLOWLY * np.clip(np.log(seen / wanted), -1, 1))
         keep = min(0.99, (1 + step) / (10 + step))
         with torch.no_grad():
             for mine, theirs in zip(average.state_dict().values(), codec.state_dict().values()):
