@@ -4,6 +4,7 @@
 //! beyond the pixels themselves.
 
 mod content_coding;
+pub mod parts;
 mod pool;
 mod tract;
 
@@ -25,20 +26,23 @@ pub use tract::Tract;
 /// each a pixel.
 const STRIP_PIXELS: usize = 1 << 17;
 
-/// Runs a bundle's encoder.
+/// Runs a net of the device: a codec's encoder, or a part of the model before it.
 pub trait Encoder: Send + Sync {
-    /// `pixels` are three planes (red, green, blue) of `height` rows of `width`, between 0 and 1;
-    /// both sides are multiples of the bundle's stride. Gives the latent, plane by plane.
+    /// `planes` are as many planes as the net takes, of `height` rows of `width`. Of a codec for
+    /// pictures: red, green, blue, between 0 and 1, both sides multiples of the bundle's stride.
+    /// Gives what comes out, plane by plane.
     ///
     /// # Errors
     /// [`EncoderError`] if the engine fails, which no picture should make it do.
-    fn run(&self, pixels: Vec<f32>, height: usize, width: usize) -> Result<Vec<f32>, EncoderError>;
+    fn run(&self, planes: Vec<f32>, height: usize, width: usize) -> Result<Vec<f32>, EncoderError>;
 }
 
-/// The engine could not load or run the encoder.
+/// The engine could not load or run a net.
 #[derive(Debug, thiserror::Error)]
-#[error("{file}: {reason}", file = bundle::ENCODER)]
+#[error("{file}: {reason}")]
 pub struct EncoderError {
+    /// The net's file.
+    pub file: &'static str,
     /// What the engine said.
     pub reason: String,
 }
@@ -63,6 +67,9 @@ pub enum NotCoded {
     /// There is no input in it.
     #[error("no photo in the body")]
     NoInput,
+    /// There are several where one is wanted.
+    #[error("{0} photos in the body, one model answers to one")]
+    Several(usize),
     /// Its content codings do not come off.
     #[error(transparent)]
     ContentCoding(#[from] CodingError),
@@ -99,6 +106,7 @@ impl NotCoded {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoInput => "no_input",
+            Self::Several(_) => "several_inputs",
             Self::ContentCoding(_) => "content_encoding",
             Self::Slots(_) => "slots",
             Self::Media {
@@ -163,7 +171,7 @@ impl Codec {
             .manifest
             .verify(bundle::ENCODER, &onnx)
             .map_err(in_folder)?;
-        let encoder = Tract::load(&onnx)
+        let encoder = Tract::load(&onnx, bundle::ENCODER, 3)
             .map_err(|error| OpenError::Encoder(folder.display().to_string(), error))?;
         Ok(Self {
             bundle,
@@ -266,6 +274,7 @@ impl Codec {
                 .run(pixels, (bottom - top) * stride, columns * stride)?;
             if latent.len() != manifest.channels * (bottom - top) * columns {
                 return Err(EncoderError {
+                    file: bundle::ENCODER,
                     reason: format!("gives {} values for a strip", latent.len()),
                 });
             }

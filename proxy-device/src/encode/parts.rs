@@ -83,11 +83,11 @@ impl Head {
                 expected: "feature, for a point".to_owned(),
             }));
         };
-        let load = |file: &str, channels| {
+        let load = |file: &'static str, channels| {
             let onnx = folder.read(file)?;
             let verified = bundle.manifest.verify(file, &onnx);
             verified.map_err(|error| folder.bundle(error))?;
-            Tract::load(&onnx, channels).map_err(|error| folder.encoder(error))
+            Tract::load(&onnx, file, channels).map_err(|error| folder.encoder(error))
         };
         let (head, encoder) = (load(HEAD, 3)?, load(ENCODER, point.feature[0])?);
         let opened = Self {
@@ -194,7 +194,8 @@ impl Local {
         } else {
             Labels::default()
         };
-        let model = Tract::load(&verified(MODEL)?, 3).map_err(|error| folder.encoder(error))?;
+        let model = Tract::load(&verified(MODEL)?, MODEL, 3);
+        let model = model.map_err(|error| folder.encoder(error))?;
         let opened = Self {
             model: Box::new(model),
             whole,
@@ -237,12 +238,13 @@ impl Local {
     }
 }
 
-fn expect(file: &str, found: usize, expected: usize) -> Result<(), EncoderError> {
+fn expect(file: &'static str, found: usize, expected: usize) -> Result<(), EncoderError> {
     if found == expected {
         return Ok(());
     }
     Err(EncoderError {
-        reason: format!("{file} gives {found} numbers, expected {expected}"),
+        file,
+        reason: format!("gives {found} numbers, expected {expected}"),
     })
 }
 

@@ -16,6 +16,8 @@ type Plan = Arc<TypedRunnableModel>;
 /// A net that tract runs. Plans are made for one shape each, the latest used are kept.
 pub struct Tract {
     model: InferenceModel,
+    /// Its file, for errors.
+    file: &'static str,
     /// Channels of what it takes.
     channels: usize,
     plans: Mutex<VecDeque<((usize, usize), Plan)>>,
@@ -27,12 +29,13 @@ impl Tract {
     ///
     /// # Errors
     /// [`EncoderError`] if tract cannot read it.
-    pub fn load(onnx: &[u8], channels: usize) -> Result<Self, EncoderError> {
+    pub fn load(onnx: &[u8], file: &'static str, channels: usize) -> Result<Self, EncoderError> {
         let model = tract_onnx::onnx()
             .model_for_read(&mut &onnx[..])
-            .map_err(failed)?;
+            .map_err(|error| failed(file, &error))?;
         Ok(Self {
             model,
+            file,
             channels,
             plans: Mutex::default(),
         })
@@ -77,7 +80,7 @@ impl Encoder for Tract {
                 .copied()
                 .collect())
         };
-        run().map_err(failed)
+        run().map_err(|error| failed(self.file, &error))
     }
 }
 
@@ -98,9 +101,9 @@ fn widen(net: &mut TypedModel) -> TractResult<()> {
     Ok(())
 }
 
-#[allow(clippy::needless_pass_by_value)] // map_err hands it over
-fn failed(error: TractError) -> EncoderError {
+fn failed(file: &'static str, error: &TractError) -> EncoderError {
     EncoderError {
+        file,
         reason: format!("{error:#}"),
     }
 }
