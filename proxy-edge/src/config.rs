@@ -28,6 +28,9 @@ pub struct Config {
     /// What a device must show to be admitted; without one, every device is.
     #[serde(default)]
     pub token: Option<Token>,
+    /// What `proxy-edge profile` wrote on this machine; devices ask for it.
+    #[serde(default)]
+    pub profile: Option<PathBuf>,
     /// Folders of the bundles that are decoded.
     pub bundles: Vec<PathBuf>,
     /// The only servers that are ever called.

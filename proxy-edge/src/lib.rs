@@ -10,6 +10,7 @@ pub mod config;
 pub mod decode;
 pub mod fail;
 pub mod memory;
+pub mod profile;
 pub mod relay;
 pub mod restore;
 pub mod run;

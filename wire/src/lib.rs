@@ -9,7 +9,8 @@
 //! 5. [`frame`] carries the rest of the body and the codes across the link,
 //!
 //! and the edge takes the same steps backwards. Every size that arrives from outside is compared
-//! with [`limits::Limits`] before memory is taken for it.
+//! with [`limits::Limits`] before memory is taken for it. [`profile`] is what an edge tells a device of
+//! its speed.
 
 pub mod bundle;
 pub mod entropy;
@@ -17,5 +18,6 @@ pub mod frame;
 pub mod header;
 pub mod limits;
 pub mod media;
+pub mod profile;
 pub mod slot;
 pub mod tensor;
