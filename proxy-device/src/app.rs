@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use axum::Json;
+use axum::extract::State;
+use axum::routing::get;
 use http::uri::Authority;
 use http::{HeaderValue, Version};
 use sidecod_sidecar::connect::Connector;
@@ -16,21 +19,27 @@ use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::shutdown::{Shutdown, asked_to_end};
 use sidecod_sidecar::upstream::{BaseUrl, Upstream};
 use sidecod_sidecar::{admin, metrics};
+use sidecod_wire::profile::Profile;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, Route};
-use crate::encode::{Codec, Coding, Pool};
+use crate::encode::{Codec, Pool};
 use crate::ingress::destination::{Destination, Listed};
 use crate::ingress::{Ingress, Way};
 use crate::link::Link;
+use crate::plan::option::Offer;
+use crate::plan::planner::Planner;
+use crate::plan::probe;
+use crate::plan::report::Report;
 
 /// What all requests share.
 pub struct App {
     pub(crate) routes: Vec<Route>,
-    codings: HashMap<String, Arc<Coding>>,
     pub(crate) codec: Arc<Codec>,
     pub(crate) pool: Pool,
+    /// Chooses among the options of the routes.
+    pub(crate) planner: Planner,
     pub(crate) link: Link,
     /// Where requests of reverse listeners go.
     pub(crate) reverse: Destination,
@@ -60,7 +69,16 @@ impl App {
     /// # Errors
     /// If the bundle cannot be opened, a route names a quality that it has not, or no thread starts.
     pub fn new(config: &Config) -> Result<Self> {
-        let (codec, codings) = open(config)?;
+        let (codec, offers) = open(config)?;
+        let bundle = codec.bundle();
+        let planner = Planner::new(
+            offers,
+            &bundle.manifest,
+            bundle.digest.to_string(),
+            config.codec.threads,
+            &config.plan,
+            profile(config)?,
+        );
         let own = Own::default();
         let connect_timeout = Duration::from_millis(config.edge.connect_timeout_ms);
         let connector = Connector::new(connect_timeout, own.clone());
@@ -72,7 +90,7 @@ impl App {
         };
         Ok(Self {
             routes: config.routes.clone(),
-            codings,
+            planner,
             codec: Arc::new(codec),
             pool: Pool::start("encode", config.codec.threads, config.codec.queue)?,
             link: Link::new(&config.edge, own.clone()).context("edge")?,
@@ -98,28 +116,33 @@ impl App {
     pub fn listens(&self, address: SocketAddr) {
         self.own.listens(address);
     }
-
-    /// How a route's inputs are coded; every route has an entry.
-    pub(crate) fn coding(&self, route: &Route) -> Option<Arc<Coding>> {
-        self.codings.get(&route.name).cloned()
-    }
 }
 
 /// Opens the bundle and checks the routes against it.
 ///
 /// # Errors
 /// If a file is missing or damaged, or a route names a quality that the bundle has not.
-pub fn open(config: &Config) -> Result<(Codec, HashMap<String, Arc<Coding>>)> {
+pub fn open(config: &Config) -> Result<(Codec, HashMap<String, Arc<Offer>>)> {
     let folder: &Path = &config.codec.bundle;
     let codec = Codec::open(folder, config.limits.clone()).context("codec.bundle")?;
     let manifest = &codec.bundle().manifest;
-    let codings = config.routes.iter().map(|route| {
-        let coding = route.coding(manifest);
-        let coding = coding.map_err(|(key, fault)| anyhow!("route {}: {key}: {fault}", route.name));
-        Ok((route.name.clone(), Arc::new(coding?)))
+    let offers = config.routes.iter().map(|route| {
+        let offer = Offer::new(route, manifest);
+        let offer = offer.map_err(|(key, fault)| anyhow!("route {}: {key}: {fault}", route.name));
+        Ok((route.name.clone(), Arc::new(offer?)))
     });
-    let codings = codings.collect::<Result<_>>()?;
-    Ok((codec, codings))
+    let offers = offers.collect::<Result<_>>()?;
+    Ok((codec, offers))
+}
+
+/// The profile that the configuration names.
+fn profile(config: &Config) -> Result<Option<Profile>> {
+    let Some(file) = &config.plan.profile else {
+        return Ok(None);
+    };
+    let context = || format!("plan.profile: {}", file.display());
+    let json = std::fs::read(file).with_context(context)?;
+    Profile::parse(&json).map(Some).with_context(context)
 }
 
 /// Runs the sidecar until it is asked to end.
@@ -139,12 +162,20 @@ pub async fn run(config: Config) -> Result<()> {
         app.listens(listener.local_addr()?);
     }
     let (trigger, shutdown) = Shutdown::new();
+    let pages = axum::Router::new()
+        .route("/plan", get(plan_page))
+        .with_state(app.clone());
     let admin = tokio::spawn(admin::serve(
         admin,
         readiness.clone(),
         metrics,
+        pages,
         shutdown.clone(),
     ));
+    if app.planner.chooses() {
+        let idle = Duration::from_millis(config.plan.probe_idle_ms);
+        tokio::spawn(probe::keep(app.clone(), idle));
+    }
     let ingress = Ingress::new(app.clone(), Http::new(&config.server), shutdown);
     let connections = Connections::new(&config.server);
     let serving: Vec<_> = listeners
@@ -171,6 +202,10 @@ pub async fn run(config: Config) -> Result<()> {
     }
     admin.await?;
     Ok(())
+}
+
+async fn plan_page(State(app): State<Arc<App>>) -> Json<Report> {
+    Json(app.planner.report())
 }
 
 /// Binds the listeners of apps.

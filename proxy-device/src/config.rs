@@ -1,6 +1,7 @@
 //! The device sidecar's configuration.
 
 mod coding;
+mod plan;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,10 @@ use sidecod_wire::limits::Limits;
 use sidecod_wire::slot::Preset;
 
 pub use coding::{LayoutName, Render, Tensor};
+pub use plan::{Measured, Named, Plan};
 
 use crate::ingress::destination::HostPort;
+use crate::plan::option::Fidelity;
 
 /// Variables of the environment that start with this and two underscores set keys.
 pub const ENV_PREFIX: &str = "SIDECOD_DEVICE";
@@ -43,6 +46,9 @@ pub struct Config {
     /// Which requests are offloaded; the first that matches counts.
     #[serde(default, rename = "route")]
     pub routes: Vec<Route>,
+    /// How routes with several options choose.
+    #[serde(default)]
+    pub plan: Plan,
     /// Bounds on what an input may be.
     #[serde(default)]
     pub limits: Limits,
@@ -189,6 +195,15 @@ pub struct Route {
     /// Name of one of the bundle's qualities; the first where none is named.
     #[serde(default)]
     pub quality: Option<String>,
+    /// The options among which the plan chooses; without any, the quality is the only one.
+    #[serde(default)]
+    pub options: Vec<Named>,
+    /// What an option must keep to be taken.
+    #[serde(default)]
+    pub floor: Fidelity,
+    /// Milliseconds that the device may take at most for an option.
+    #[serde(default)]
+    pub max_device_ms: Option<f64>,
     /// Pixels to which the longer side of a photo is reduced before it is coded, because the model
     /// reduces it anyway; the model server gets the original size. 0 codes every photo as it is.
     #[serde(default)]
@@ -259,6 +274,7 @@ impl Config {
                 return wrong(key, "must be at least 1");
             }
         }
+        self.plan.check()?;
         for (index, destination) in self.destinations.iter().enumerate() {
             let key = |name: &str| format!("destination[{index}].{name}");
             if destination.hosts.is_empty() {

@@ -6,20 +6,23 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body as _;
 use sidecod_sidecar::Body;
 use sidecod_sidecar::body::{Whole, full};
 use sidecod_sidecar::hop::remove_prefixed;
 use sidecod_sidecar::problem::problem;
 use sidecod_sidecar::upstream::UpstreamError;
 use sidecod_wire::frame::CONTENT_TYPE;
-use sidecod_wire::header::PREFIX;
+use sidecod_wire::header::{JSON_LENGTH, PREFIX};
 use tokio::time::{Instant, timeout};
 
 use crate::app::App;
-use crate::encode::Coded;
+use crate::encode::Crossing;
 use crate::ingress::count_loop;
 use crate::ingress::destination::Destination;
 use crate::link::LinkError;
+use crate::plan::Planned;
+use crate::plan::planner::Chosen;
 use crate::relay;
 
 /// How a request got its answer, as the metric names it.
@@ -27,6 +30,8 @@ use crate::relay;
 pub enum Outcome {
     /// Its inputs crossed as codes.
     Code,
+    /// Its inputs crossed as smaller files of a classical codec.
+    Classical,
     /// It crossed as it is, as planned.
     Passthrough,
     /// It crossed as it is after its code had failed.
@@ -45,6 +50,7 @@ impl Outcome {
     pub fn name(self) -> &'static str {
         match self {
             Self::Code => "code",
+            Self::Classical => "classical",
             Self::Passthrough => "passthrough",
             Self::FallbackEdge => "fallback_edge",
             Self::FallbackDirect => "fallback_direct",
@@ -87,26 +93,28 @@ pub async fn send(
     destination: &Destination,
     parts: &Parts,
     body: &Whole,
-    coded: Option<Coded>,
+    planned: Planned,
     terms: Terms,
 ) -> (Outcome, Response<Body>) {
-    let through_edge = if coded.is_some() {
+    let Planned {
+        crossing,
+        mut chosen,
+    } = planned;
+    let through_edge = if crossing.is_some() {
         Outcome::FallbackEdge
     } else {
         Outcome::Passthrough
     };
     let mut failure = None;
     // A code may take half of the time, so that a decoder that is too slow costs no request.
-    if let Some(coded) = coded {
-        match edge(
-            app,
-            destination,
-            Outcome::Code,
-            framed(parts, coded.frame),
-            terms.rest() / 2,
-        )
-        .await
-        {
+    if let Some(crossing) = crossing {
+        let outcome = match &crossing {
+            Crossing::Frame(_) => Outcome::Code,
+            Crossing::Body { .. } => Outcome::Classical,
+        };
+        let request = crossed(parts, crossing);
+        let (chosen, limit) = (chosen.take(), terms.rest() / 2);
+        match edge(app, destination, outcome, request, chosen.as_ref(), limit).await {
             Attempt::Answer(outcome, answer) => return (outcome, answer),
             Attempt::Failed(failed) => failure = Some(failed),
         }
@@ -118,7 +126,8 @@ pub async fn send(
     };
     if may_go_on(&failure) && failure.as_ref().is_none_or(|failed| failed.edge_again) {
         let request = original(parts, body);
-        match edge(app, destination, through_edge, request, terms.rest()).await {
+        let (chosen, limit) = (chosen.as_ref(), terms.rest());
+        match edge(app, destination, through_edge, request, chosen, limit).await {
             Attempt::Answer(outcome, answer) => return (outcome, answer),
             Attempt::Failed(failed) => failure = Some(failed),
         }
@@ -176,9 +185,12 @@ async fn edge(
     destination: &Destination,
     outcome: Outcome,
     request: Request<Body>,
+    chosen: Option<&Chosen>,
     limit: Duration,
 ) -> Attempt {
     let start = Instant::now();
+    let bytes = request.body().size_hint().exact();
+    let name = app.link.name();
     let answer = match timeout(limit, app.link.send(destination, request)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
@@ -203,8 +215,15 @@ async fn edge(
     let kind = relay::edge_error(&answer);
     let relayed = relay::from_edge(answer, app.keep_server_timing);
     let Some(kind) = kind else {
-        let link = start.elapsed().saturating_sub(relayed.edge_time);
+        let took = start.elapsed();
+        let link = took.saturating_sub(relayed.edge.total());
         metrics::histogram!("sidecod_device_step_seconds", "step" => "link").record(link);
+        if let Some(bytes) = bytes {
+            app.planner.crossed(&name, bytes, took, &relayed.edge);
+            if let Some(chosen) = chosen {
+                app.planner.answered(chosen, bytes, took, &relayed.edge);
+            }
+        }
         return Attempt::Answer(outcome, relayed.answer);
     };
     tracing::debug!(kind, "the edge refused");
@@ -283,15 +302,32 @@ fn original(parts: &Parts, body: &Whole) -> Request<Body> {
     Request::from_parts(parts.clone(), body.body())
 }
 
-/// The request with a frame as its body.
-fn framed(parts: &Parts, frame: Vec<u8>) -> Request<Body> {
+/// The request with what crosses in place of its body.
+fn crossed(parts: &Parts, crossing: Crossing) -> Request<Body> {
     let mut parts = parts.clone();
-    let length = frame.len();
-    parts
-        .headers
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-    parts.headers.insert(header::CONTENT_LENGTH, length.into());
-    // The frame was made of the body without it.
-    parts.headers.remove(header::CONTENT_ENCODING);
-    Request::from_parts(parts, full(frame))
+    let headers = &mut parts.headers;
+    // What crosses was made of the body without it.
+    headers.remove(header::CONTENT_ENCODING);
+    headers.insert(header::CONTENT_LENGTH, crossing.bytes().len().into());
+    let bytes = match crossing {
+        Crossing::Frame(frame) => {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+            frame
+        }
+        Crossing::Body {
+            body,
+            content_type,
+            json_length,
+        } => {
+            let content_type = content_type.and_then(|value| HeaderValue::try_from(value).ok());
+            if let Some(value) = content_type {
+                headers.insert(header::CONTENT_TYPE, value);
+            }
+            if let Some(length) = json_length {
+                headers.insert(JSON_LENGTH, length.into());
+            }
+            body
+        }
+    };
+    Request::from_parts(parts, full(bytes))
 }

@@ -25,6 +25,7 @@ use crate::config::Route;
 use crate::expect::Later;
 use crate::fallback::{self, Outcome, Terms};
 use crate::ingress::destination::Destination;
+use crate::plan::Planned;
 use crate::{expect, plan, route, upgrade};
 
 /// The route's name in metrics where none took the request.
@@ -151,12 +152,13 @@ async fn routed(
         }
     };
     let deadline = Instant::now() + route.timeout();
-    let coded = plan::frame(app, route, &parts.headers, &whole).await;
+    let forced = app.planner.forced(&route.name, &mut parts.headers);
+    let planned = plan::plan(app, route, &parts.headers, &whole, forced).await;
     let terms = Terms {
         deadline,
         idempotent: route.idempotent,
     };
-    let answer = fallback::send(app, destination, &parts, &whole, coded, terms).await;
+    let answer = fallback::send(app, destination, &parts, &whole, planned, terms).await;
     drop(place);
     answer
 }
@@ -171,7 +173,15 @@ async fn bodiless(
         deadline: Instant::now() + UNROUTED,
         idempotent: parts.method.is_idempotent(),
     };
-    fallback::send(app, destination, &parts, &Whole::default(), None, terms).await
+    fallback::send(
+        app,
+        destination,
+        &parts,
+        &Whole::default(),
+        Planned::default(),
+        terms,
+    )
+    .await
 }
 
 /// Longest time until the answer of a request without a body and a route begins.

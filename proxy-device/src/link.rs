@@ -6,6 +6,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ pub enum LinkError {
 /// The connection to the edge.
 pub struct Link {
     edge: BaseUrl,
+    name: Arc<str>,
     token: Option<HeaderValue>,
     own: Own,
     connect_timeout: Duration,
@@ -88,11 +90,18 @@ impl Link {
         });
         Ok(Self {
             edge: edge.url.clone(),
+            name: edge.url.authority().into(),
             token,
             own,
             connect_timeout: Duration::from_millis(edge.connect_timeout_ms),
             state: Mutex::default(),
         })
+    }
+
+    /// The address of the edge that requests are sent to.
+    #[must_use]
+    pub fn name(&self) -> Arc<str> {
+        self.name.clone()
     }
 
     /// Sends a request to the edge, for the upstream of its destination, and waits for the head of

@@ -1,15 +1,17 @@
 //! `proxy-device`: the device sidecar.
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use sidecod_device::app;
 use sidecod_device::config::Config;
 use sidecod_device::inspect::inspect;
+use sidecod_device::profile;
 use sidecod_device::redirect::Redirect;
+use sidecod_sidecar::profile::write;
 
 /// Takes the photos out of an app's inference requests, encodes them, and sends a few kilobytes to
 /// proxy-edge. Everything else passes through.
@@ -34,6 +36,15 @@ enum Command {
     /// Prints, installs or removes the rules that send an app's connections to a transparent
     /// listener.
     Redirect(Redirect),
+    /// Measures what the options of the routes take on this machine, for the plan: under two minutes.
+    Profile {
+        /// The file to write; name it in plan.profile.
+        #[arg(long, value_name = "FILE", default_value = "proxy-device.profile.json")]
+        out: PathBuf,
+        /// Pixels of the side of the largest picture.
+        #[arg(long, default_value_t = 1280)]
+        max_side: u32,
+    },
     /// Looks at routes.
     Route {
         #[command(subcommand)]
@@ -69,6 +80,8 @@ fn main() -> ExitCode {
     };
     let (result, failure) = if arguments.check {
         (check(&config), ExitCode::from(2))
+    } else if let Some(Command::Profile { out, max_side }) = arguments.command {
+        (measure(&config, &out, max_side), ExitCode::FAILURE)
     } else if let Some(Command::Route { command }) = arguments.command {
         (look(&config, &command), ExitCode::FAILURE)
     } else {
@@ -98,7 +111,7 @@ fn set_rules(redirect: &Redirect) -> ExitCode {
 }
 
 fn check(config: &Config) -> Result<()> {
-    let (codec, _) = app::open(config)?;
+    let (codec, offers) = app::open(config)?;
     let bundle = codec.bundle();
     let qualities: Vec<_> = bundle
         .manifest
@@ -113,9 +126,26 @@ fn check(config: &Config) -> Result<()> {
     println!("qualities: {}", qualities.join(", "));
     for route in &config.routes {
         println!("route {}: {} {}", route.name, route.method, route.path);
+        for choice in offers
+            .get(&route.name)
+            .iter()
+            .flat_map(|offer| &offer.choices)
+        {
+            let keeps = choice.fidelity.keeps(&route.floor);
+            println!(
+                "  {}{}",
+                choice.name,
+                if keeps { "" } else { ", below the floor" }
+            );
+        }
     }
     println!("the configuration is good");
     Ok(())
+}
+
+fn measure(config: &Config, out: &Path, max_side: u32) -> Result<()> {
+    let (profile, summary) = profile::measure(config, max_side)?;
+    write(&profile, summary, out).with_context(|| out.display().to_string())
 }
 
 fn look(config: &Config, command: &RouteCommand) -> Result<()> {

@@ -30,6 +30,9 @@ pub struct Config {
     /// What a device must show to be admitted; without one, every device is.
     #[serde(default)]
     pub token: Option<Token>,
+    /// What `proxy-edge profile` wrote on this machine; devices ask for it.
+    #[serde(default)]
+    pub profile: Option<PathBuf>,
     /// Folders of the bundles that are decoded.
     pub bundles: Vec<PathBuf>,
     /// Bundles of features whose tail the model server has; of others the tail runs here.

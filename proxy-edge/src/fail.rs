@@ -24,6 +24,9 @@ pub enum Fail {
     /// The body is no frame, or a code in it is damaged.
     #[error("{0}")]
     BadFrame(String),
+    /// The device asks something that is not known here.
+    #[error("this edge does not know what it is asked")]
+    UnknownAsk,
     /// Something is over its limit.
     #[error("{0}")]
     TooLarge(String),
@@ -53,6 +56,7 @@ impl Fail {
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready"),
             Self::UnknownUpstream(_) => (StatusCode::FORBIDDEN, "unknown-upstream"),
             Self::UnknownBundle(_) => (StatusCode::CONFLICT, "unknown-bundle"),
+            Self::UnknownAsk => (StatusCode::BAD_REQUEST, "unknown-ask"),
             Self::BadFrame(_) => (StatusCode::BAD_REQUEST, "bad-frame"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
             Self::BodyTimeout(_) => (StatusCode::REQUEST_TIMEOUT, "body-timeout"),

@@ -11,6 +11,7 @@ pub mod decode;
 pub mod fail;
 pub mod memory;
 pub mod point;
+pub mod profile;
 pub mod relay;
 pub mod restore;
 pub mod run;

@@ -1,14 +1,15 @@
 //! `proxy-edge`: arguments and start-up.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::Parser;
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
 use sidecod_edge::bundles::{self, Stored};
 use sidecod_edge::config::Config;
-use sidecod_edge::{memory, run};
+use sidecod_edge::{memory, profile, run};
 use sidecod_sidecar::log;
+use sidecod_sidecar::profile::write;
 
 /// What a configuration that cannot be used ends with.
 const BAD_CONFIG: u8 = 2;
@@ -18,14 +19,34 @@ const BAD_CONFIG: u8 = 2;
 #[command(version)]
 struct Arguments {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = "proxy-edge.toml")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "proxy-edge.toml"
+    )]
     config: PathBuf,
     /// Sets a key over the file and the environment, such as listen="127.0.0.1:0".
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// Checks the configuration and the bundles' digests, says what was found, and ends.
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measures what decoding takes on this machine, for the plans of devices: under two minutes.
+    Profile {
+        /// The file to write; name it in profile.
+        #[arg(long, value_name = "FILE", default_value = "proxy-edge.profile.json")]
+        out: PathBuf,
+        /// Pixels of the side of the largest picture.
+        #[arg(long, default_value_t = 1280)]
+        max_side: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -42,11 +63,18 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let settled = memory::settle();
+    if let Some(Command::Profile { out, max_side }) = &arguments.command {
+        return ended(measure(config, stored, out, *max_side));
+    }
     log::start();
     if let Err(error) = settled {
         tracing::warn!(%error, "memory will grow with the number of picture sizes");
     }
-    match serve(config, stored) {
+    ended(serve(config, stored))
+}
+
+fn ended(result: Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("proxy-edge: {error:#}");
@@ -93,9 +121,18 @@ fn describe(config: &Config, stored: &[Stored]) {
 }
 
 fn serve(config: Config, stored: Vec<Stored>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(run::run(config, stored))?;
+    runtime()?.block_on(run::run(config, stored))?;
     Ok(())
+}
+
+fn measure(config: Config, stored: Vec<Stored>, out: &Path, max_side: u32) -> Result<()> {
+    let measuring = profile::measure(config, stored, max_side);
+    let (profile, summary) = runtime()?.block_on(measuring)?;
+    write(&profile, summary, out).with_context(|| out.display().to_string())
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
 }

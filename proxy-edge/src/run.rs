@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use sidecod_sidecar::readiness::{Blocker, Readiness};
 use sidecod_sidecar::shutdown::{self, Shutdown};
 use sidecod_sidecar::{admin, listen, metrics};
+use sidecod_wire::profile::Profile;
 use tokio::net::TcpListener;
 
 use crate::bundles::Stored;
@@ -35,6 +38,12 @@ pub enum RunError {
     /// The system refuses what every process gets: a signal handler, a thread, standard output.
     #[error(transparent)]
     System(#[from] std::io::Error),
+    /// The profile cannot be read.
+    #[error("profile: {}: {1}", .0.display())]
+    Profile(PathBuf, String),
+    /// A frame of the measurement is not restored.
+    #[error("measuring: {0}")]
+    Measure(String),
     /// Metrics cannot be counted.
     #[error("metrics: {0}")]
     Metrics(String),
@@ -64,7 +73,11 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
         .iter()
         .map(|stored| readiness.block(format!("bundle {}", stored.bundle.manifest.name)))
         .collect();
-    let edge = Arc::new(Edge::new(config.clone(), readiness.clone()));
+    let edge = Arc::new(Edge::new(
+        config.clone(),
+        readiness.clone(),
+        read_profile(config.profile.as_deref())?,
+    ));
     let (trigger, shutdown) = Shutdown::new();
     let service = listen::service({
         let edge = edge.clone();
@@ -74,7 +87,13 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
         let (limits, shutdown) = (config.server.clone(), shutdown.clone());
         async move { listen::http2(data, &limits, service, shutdown).await }
     });
-    let admin = tokio::spawn(admin::serve(admin, readiness, handle, shutdown));
+    let admin = tokio::spawn(admin::serve(
+        admin,
+        readiness,
+        handle,
+        admin::Router::new(),
+        shutdown,
+    ));
 
     let life = async {
         edge.open(load(config, stored).await?);
@@ -96,6 +115,15 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
     ended
 }
 
+/// The profile that devices are given.
+fn read_profile(file: Option<&Path>) -> Result<Option<Bytes>, RunError> {
+    let Some(file) = file else { return Ok(None) };
+    let fault = |reason: String| RunError::Profile(file.to_owned(), reason);
+    let json = std::fs::read(file).map_err(|error| fault(error.to_string()))?;
+    Profile::parse(&json).map_err(|error| fault(error.to_string()))?;
+    Ok(Some(json.into()))
+}
+
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
     TcpListener::bind(address)
         .await
@@ -114,7 +142,7 @@ fn say_addresses(data: SocketAddr, admin: SocketAddr) -> std::io::Result<()> {
 }
 
 /// Loads and warms every codec.
-async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer, RunError> {
+pub(crate) async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer, RunError> {
     let settings = Settings {
         threads: config.decode_threads,
         queue: config.decode_queue,

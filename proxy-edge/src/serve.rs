@@ -1,11 +1,14 @@
 //! One request of a device: admitted, restored if it is a frame, passed on, its answer relayed.
 
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use sidecod_sidecar::metrics::Gauged;
@@ -13,7 +16,7 @@ use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::upgrade::ASK;
 use sidecod_sidecar::{Body, body};
 use sidecod_wire::frame;
-use sidecod_wire::header::{JSON_LENGTH, TOKEN, UPSTREAM};
+use sidecod_wire::header::{self, ASK_PROBE, ASK_PROFILE, JSON_LENGTH, TOKEN, UPSTREAM};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
@@ -26,6 +29,8 @@ use crate::upstream::{Upstream, Upstreams};
 
 /// The upstream of a request that names none.
 const DEFAULT_UPSTREAM: &str = "default";
+/// Bytes of a probe of the link.
+const MOST_PROBE: usize = 64 << 10;
 
 /// What the data listener serves.
 pub struct Edge {
@@ -34,18 +39,21 @@ pub struct Edge {
     readiness: Readiness,
     restorer: OnceLock<Restorer>,
     frames: Semaphore,
+    /// JSON of what `proxy-edge profile` wrote.
+    profile: Option<Bytes>,
 }
 
 impl Edge {
     /// An edge that refuses requests until `readiness` has no blocker and [`Self::open`] was called.
     #[must_use]
-    pub fn new(config: Config, readiness: Readiness) -> Self {
+    pub fn new(config: Config, readiness: Readiness, profile: Option<Bytes>) -> Self {
         Self {
             upstreams: Upstreams::new(&config.upstreams),
             frames: Semaphore::new(config.max_frames),
             restorer: OnceLock::new(),
             readiness,
             config,
+            profile,
         }
     }
 
@@ -113,11 +121,16 @@ impl Edge {
         request: Request<Incoming>,
         in_flight: Gauged,
     ) -> Result<Response<Body>, Fail> {
+        if let Some(what) = request.headers().get(header::ASK) {
+            let what = what.clone();
+            return self.ask(&what, request).await;
+        }
         if let Some(protocol) = request.headers().get(ASK) {
             let protocol = protocol.clone();
             return upgrade::answer(upstream, request, protocol, in_flight).await;
         }
         let mut steps = Steps::default();
+        let sent = Sent::default();
         let (mut parts, incoming) = request.into_parts();
         // Held until the model server answers: until then the body is in memory.
         let mut _permit = None;
@@ -150,14 +163,16 @@ impl Edge {
             }
             body::full(body)
         } else {
-            body::streamed(incoming)
+            body::streamed(Ended::new(incoming, sent.clone()))
         };
         parts.version = relay::upstream_version(&parts.headers);
         relay::to_upstream(&mut parts);
         let begin = Instant::now();
         let request = Request::from_parts(parts, outgoing);
         let answer = upstream.call(request).await?;
-        steps.note("upstream", begin.elapsed());
+        // The time in which a body still came in is the link's.
+        let since = sent.get().map_or(begin, |ended| (*ended).max(begin));
+        steps.note("upstream", since.elapsed());
         Ok(relay::to_device(answer, &steps, in_flight))
     }
 
@@ -200,6 +215,36 @@ impl Edge {
         }
     }
 
+    /// Answers what a device asks of the edge itself.
+    async fn ask(
+        &self,
+        what: &HeaderValue,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Fail> {
+        let (status, body) = match what.as_bytes() {
+            what if what == ASK_PROFILE.as_bytes() => match &self.profile {
+                Some(profile) => (StatusCode::OK, profile.clone()),
+                None => (StatusCode::NO_CONTENT, Bytes::new()),
+            },
+            what if what == ASK_PROBE.as_bytes() => {
+                let timeout = Duration::from_millis(self.config.body_timeout_ms);
+                let held = body::hold(request.into_body(), MOST_PROBE, timeout).await;
+                match held {
+                    Ok(body::Held::Whole(_)) => (StatusCode::NO_CONTENT, Bytes::new()),
+                    Ok(body::Held::Over(_)) => {
+                        let limit = format!("a probe has at most {MOST_PROBE} bytes");
+                        return Err(Fail::TooLarge(limit));
+                    }
+                    Err(error) => return Err(Fail::BodyTimeout(error.to_string())),
+                }
+            }
+            _ => return Err(Fail::UnknownAsk),
+        };
+        let mut answer = Response::new(body::full(body));
+        *answer.status_mut() = status;
+        Ok(answer)
+    }
+
     async fn restore(
         &self,
         restorer: &Restorer,
@@ -223,6 +268,45 @@ impl Edge {
             Err(error @ body::HoldError::Timeout(_)) => Err(Fail::BodyTimeout(error.to_string())),
             Err(error) => Err(Fail::BadFrame(error.to_string())),
         }
+    }
+}
+
+/// When the last of a body had come in.
+type Sent = Arc<OnceLock<Instant>>;
+
+/// A body that notes when it ends.
+struct Ended {
+    body: Incoming,
+    sent: Sent,
+}
+
+impl Ended {
+    fn new(body: Incoming, sent: Sent) -> Self {
+        Self { body, sent }
+    }
+}
+
+impl http_body::Body for Ended {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.sent.get_or_init(Instant::now);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 

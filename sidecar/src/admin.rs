@@ -1,6 +1,6 @@
 //! The admin port: `/metrics` for Prometheus, `/live`, and `/ready` with what is waited for.
 
-use axum::Router;
+pub use axum::Router;
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
@@ -15,11 +15,12 @@ use crate::listen::{self, ServerLimits};
 use crate::readiness::Readiness;
 use crate::shutdown::Shutdown;
 
-/// Serves the admin port until `shutdown`.
+/// Serves the admin port until `shutdown`, with these pages beside its own.
 pub async fn serve(
     listener: TcpListener,
     readiness: Readiness,
     metrics: PrometheusHandle,
+    pages: Router,
     shutdown: Shutdown,
 ) {
     let ready = move || async move {
@@ -33,7 +34,7 @@ pub async fn serve(
             )
         }
     };
-    let router = Router::new()
+    let router = pages
         .route("/metrics", get(async move || metrics.render()))
         .route("/live", get(async || "live\n"))
         .route("/ready", get(ready));
@@ -63,7 +64,8 @@ mod tests {
         let (_trigger, shutdown) = Shutdown::new();
         let readiness = Readiness::default();
         let metrics = PrometheusBuilder::new().build_recorder().handle();
-        tokio::spawn(serve(listener, readiness.clone(), metrics, shutdown));
+        let pages = Router::new().route("/own", get(async || "own\n"));
+        tokio::spawn(serve(listener, readiness.clone(), metrics, pages, shutdown));
         let get = async |path: &str| {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let request = format!("GET {path} HTTP/1.0\r\n\r\n");
@@ -82,6 +84,7 @@ mod tests {
         drop(blocker);
         assert!(get("/ready").await.contains("200"));
         assert!(get("/metrics").await.contains("200"));
+        assert!(get("/own").await.ends_with("own\n"));
         assert!(get("/other").await.contains("404"));
     }
 }

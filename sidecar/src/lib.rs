@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod own;
 pub mod presence;
 pub mod problem;
+pub mod profile;
 pub mod readiness;
 pub mod shutdown;
 pub mod tunnel;

@@ -9,8 +9,9 @@
 //! 5. [`frame`] carries the rest of the body and the codes across the link,
 //!
 //! and the edge takes the same steps backwards. Where a part of the model runs on the device,
-//! [`interface`] makes the model's input of the photo and the answer of its outputs. Every size that arrives from outside is compared
-//! with [`limits::Limits`] before memory is taken for it.
+//! [`interface`] makes the model's input of the photo and the answer of its outputs. Every size that
+//! arrives from outside is compared with [`limits::Limits`] before memory is taken for it. [`profile`]
+//! is what an edge tells a device of its speed.
 
 pub mod bundle;
 pub mod entropy;
@@ -19,5 +20,6 @@ pub mod header;
 pub mod interface;
 pub mod limits;
 pub mod media;
+pub mod profile;
 pub mod slot;
 pub mod tensor;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use http::HeaderMap;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
-use sidecod_device::encode::{self, Coding};
+use sidecod_device::encode::{self, Coding, Looked};
 use sidecod_edge::bundles;
 use sidecod_edge::config::Device;
 use sidecod_edge::decode::pool::{Pool, Settings};
@@ -16,7 +17,6 @@ use sidecod_edge::decode::{self, Decoded};
 use sidecod_wire::entropy;
 use sidecod_wire::frame::Frame;
 use sidecod_wire::limits::Limits;
-use sidecod_wire::slot::Request;
 
 use super::{Codec, Coded};
 use crate::stack::workspace;
@@ -127,26 +127,20 @@ impl Codec for Ours {
             height,
             ExtendedColorType::Rgb8,
         )?;
-        let request = Request {
-            body: &file,
-            content_type: Some("image/png"),
-            json_length: None,
-        };
-        let coding = Coding {
-            quality: self.quality,
-            ..Coding::default()
-        };
+        let (coding, limits) = (Coding::default(), self.encoder.limits());
+        let (headers, limit) = (HeaderMap::new(), file.len());
+        let looked = Looked::new(&headers, file.into(), limit, &coding.shape, limits)?;
         let (mut encode, mut decode) = (Duration::MAX, Duration::MAX);
         let mut result = None;
         for _ in 0..REPEAT {
-            let coded = self.encoder.code(&request, &coding)?;
+            let coded = self.encoder.code(&looked, &coding, self.quality)?;
             let took = coded.steps.iter();
             let took = took.filter(|(step, _)| matches!(*step, "encode" | "entropy"));
             encode = encode.min(took.map(|(_, took)| *took).sum());
             let begin = Instant::now();
-            let decoded = self.decode(&coded.frame)?;
+            let decoded = self.decode(coded.crossing.bytes())?;
             decode = decode.min(begin.elapsed());
-            result = Some((coded.frame.len(), decoded.rgb));
+            result = Some((coded.crossing.bytes().len(), decoded.rgb));
         }
         let (bytes, rgb) = result.context("coded at least once")?;
         Ok(Coded {

@@ -3,7 +3,9 @@
 //! A picture is encoded in strips of bounded height, so that memory does not grow with its area
 //! beyond the pixels themselves.
 
+pub mod classical;
 mod content_coding;
+mod look;
 pub mod parts;
 mod pool;
 mod tract;
@@ -11,14 +13,16 @@ mod tract;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use sidecod_wire::bundle::{self, Bundle, BundleError};
 use sidecod_wire::entropy::{self, EntropyError, Symbols};
 use sidecod_wire::frame::{Frame, Slot};
 use sidecod_wire::limits::Limits;
 use sidecod_wire::media::{self, MediaError, MediaType, Picture};
-use sidecod_wire::slot::{self, Form, Request, Shape, SlotError};
+use sidecod_wire::slot::{self, Form, Shape, SlotError};
 
 pub use content_coding::{CodingError, ContentCodings};
+pub use look::{Looked, content_codings};
 pub use pool::{Full, Pool};
 pub use tract::Tract;
 
@@ -87,7 +91,7 @@ pub enum NotCoded {
     /// The code is larger than the input.
     #[error("the frame has {frame} bytes, the body {body}")]
     NotSmaller {
-        /// Bytes of the frame.
+        /// Bytes of the frame, or of the body with other photos.
         frame: usize,
         /// Bytes of the body.
         body: usize,
@@ -129,21 +133,45 @@ impl NotCoded {
 pub struct Coding {
     /// Where they stand.
     pub shape: Shape,
-    /// Index of one of the bundle's qualities.
-    pub quality: usize,
     /// Pixels to which the longer side of a picture is reduced before it is coded; 0: no bound.
     pub max_side: u32,
     /// Media type in which the edge writes photos, if not their own.
     pub written_as: Option<MediaType>,
 }
 
-/// A frame and the time that each step took.
+/// What crosses the link in place of a request's body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Crossing {
+    /// A frame, which the edge turns back into a body.
+    Frame(Bytes),
+    /// A body with other photos, which the edge passes on as it is.
+    Body {
+        /// The body, without any content coding.
+        body: Bytes,
+        /// `Content-Type`.
+        content_type: Option<String>,
+        /// Bytes of the JSON at its start, where the request has a header that tells them.
+        json_length: Option<usize>,
+    },
+}
+
+impl Crossing {
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Frame(bytes) | Self::Body { body: bytes, .. } => bytes,
+        }
+    }
+}
+
+/// What a request's body crosses as, and the time that each step took.
 #[derive(Debug)]
 pub struct Coded {
-    /// The frame's bytes.
-    pub frame: Vec<u8>,
+    /// What crosses.
+    pub crossing: Crossing,
     /// Steps by name.
-    pub steps: [(&'static str, Duration); 4],
+    pub steps: Vec<(&'static str, Duration)>,
 }
 
 /// A bundle with its engine.
@@ -180,38 +208,38 @@ impl Codec {
         })
     }
 
+    /// Bounds on what an input may be.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// What the bundle is.
     #[must_use]
     pub fn bundle(&self) -> &Bundle {
         &self.bundle
     }
 
-    /// Makes the frame for a body.
+    /// Makes the frame for a body at the quality of this index.
     ///
     /// # Errors
     /// [`NotCoded`] if the request has to cross as it is.
-    pub fn code(&self, request: &Request, coding: &Coding) -> Result<Coded, NotCoded> {
+    pub fn code(
+        &self,
+        looked: &Looked,
+        coding: &Coding,
+        quality: usize,
+    ) -> Result<Coded, NotCoded> {
         let mut clock = Clock::start();
-        let body = request.body;
-        let found = slot::find(request, &coding.shape, &self.limits)?;
-        if found.inputs.is_empty() {
-            return Err(NotCoded::NoInput);
-        }
-        let mut steps = [
-            ("locate", clock.lap()),
+        let body = &looked.body[..];
+        let mut steps = vec![
             ("media", Duration::ZERO),
             ("encode", Duration::ZERO),
             ("entropy", Duration::ZERO),
         ];
-        let mut slots = Vec::with_capacity(found.inputs.len());
-        for (index, input) in found.inputs.iter().enumerate() {
-            let picture = input
-                .form
-                .read(&body[input.range.clone()], &self.limits)
-                .map_err(|source| NotCoded::Media {
-                    slot: index,
-                    source,
-                })?;
+        let mut slots = Vec::with_capacity(looked.found.inputs.len());
+        for (index, input) in looked.found.inputs.iter().enumerate() {
+            let picture = looked.read(index, &self.limits)?;
             let Picture {
                 width,
                 height,
@@ -225,11 +253,11 @@ impl Codec {
             };
             let (coded_width, coded_height) = media::coded_size(width, height, coding.max_side);
             let picture = picture.resized(coded_width, coded_height);
+            steps[0].1 += clock.lap();
+            let symbols = self.symbols(&picture, quality)?;
             steps[1].1 += clock.lap();
-            let symbols = self.symbols(&picture, coding.quality)?;
+            let code = entropy::encode(&symbols, &self.bundle.tables[quality])?;
             steps[2].1 += clock.lap();
-            let code = entropy::encode(&symbols, &self.bundle.tables[coding.quality])?;
-            steps[3].1 += clock.lap();
             slots.push(Slot {
                 form,
                 width,
@@ -240,21 +268,20 @@ impl Codec {
                 code,
             });
         }
+        let forms = slots.iter().map(|slot| &slot.form);
         let frame = Frame {
             bundle: self.bundle.digest.short(),
-            quality: coding.quality as u8,
-            content_type: content_type(request, &slots),
-            skeleton: slot::cut(body, &found),
+            quality: quality as u8,
+            content_type: content_type(looked, forms),
+            skeleton: slot::cut(body, &looked.found),
             slots,
         }
         .encode();
-        if frame.len() >= body.len() {
-            return Err(NotCoded::NotSmaller {
-                frame: frame.len(),
-                body: body.len(),
-            });
-        }
-        Ok(Coded { frame, steps })
+        smaller(frame.len(), body)?;
+        Ok(Coded {
+            crossing: Crossing::Frame(frame.into()),
+            steps,
+        })
     }
 
     /// Encodes and quantises a picture, strip by strip.
@@ -285,24 +312,33 @@ impl Codec {
     }
 }
 
+/// Refuses what would not save bytes.
+fn smaller(crosses: usize, body: &[u8]) -> Result<(), NotCoded> {
+    if crosses < body.len() {
+        return Ok(());
+    }
+    Err(NotCoded::NotSmaller {
+        frame: crosses,
+        body: body.len(),
+    })
+}
+
 /// The content-type for the model server: the request's own, unless it tells the type of a photo
 /// that is the whole body and is written as another.
-fn content_type(request: &Request, slots: &[Slot]) -> Option<String> {
-    let own = request.content_type?;
+fn content_type<'f>(
+    looked: &Looked,
+    mut forms: impl ExactSizeIterator<Item = &'f Form>,
+) -> Option<String> {
+    let own = looked.content_type.as_deref()?;
     let is_image = own
         .trim_start()
         .get(..6)
         .is_some_and(|s| s.eq_ignore_ascii_case("image/"));
-    let written = match slots {
-        [
-            Slot {
-                form: Form::File { media, .. },
-                ..
-            },
-        ] if is_image => Some(*media),
+    let written = match (forms.len(), forms.next()) {
+        (1, Some(Form::File { media, .. })) if is_image => Some(*media),
         _ => None,
     };
-    match (written, MediaType::sniff(request.body)) {
+    match (written, MediaType::sniff(&looked.body)) {
         (Some(written), Some(sent)) if written != sent => Some(written.mime().to_owned()),
         _ => Some(own.to_owned()),
     }

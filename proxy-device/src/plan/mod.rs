@@ -1,0 +1,183 @@
+//! The plan: which of a route's options a request takes.
+//!
+//! - [`option`] says what the options are,
+//! - [`prepare`] carries one out,
+//! - [`estimate`] follows the link, [`times`] the work on both ends,
+//! - [`choose`] takes the cheapest, not at every breath of the link,
+//! - [`planner`] holds all of it together, [`report`] is what it tells.
+
+pub mod choose;
+pub mod estimate;
+pub mod line;
+pub mod option;
+pub mod planner;
+pub mod prepare;
+pub mod probe;
+pub mod report;
+mod state;
+pub mod times;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, header};
+use sidecod_sidecar::body::Whole;
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::config::Route;
+use crate::encode::{Coded, Crossing, Full, Looked, NotCoded, content_codings};
+use option::Kind;
+use planner::Chosen;
+
+/// Bodies of more bytes are looked at on a thread that may be kept busy.
+const LARGE: usize = 256 << 10;
+
+/// Headers that say something of the body's bytes which a frame would make untrue, or that ask for
+/// a part of something.
+const FROZEN: [&str; 5] = [
+    "content-md5",
+    "digest",
+    "content-digest",
+    "repr-digest",
+    "content-range",
+];
+
+/// Whether the headers let the body be replaced.
+#[must_use]
+pub fn may_offload(headers: &HeaderMap) -> bool {
+    FROZEN.iter().all(|name| !headers.contains_key(*name))
+        && !headers.contains_key(header::RANGE)
+        && content_codings(headers).is_some()
+}
+
+/// What a request crosses as.
+#[derive(Debug, Default)]
+pub struct Planned {
+    /// What crosses in place of its body; none where that crosses as it is.
+    pub crossing: Option<Crossing>,
+    /// The choice behind it, to be told how it went.
+    pub chosen: Option<Chosen>,
+}
+
+/// Chooses an option for a request whose body is held, and carries it out; `forced` is the index of
+/// one that the request names itself.
+pub async fn plan(
+    app: &Arc<App>,
+    route: &Route,
+    headers: &HeaderMap,
+    body: &Whole,
+    forced: Option<usize>,
+) -> Planned {
+    let began = Instant::now();
+    // A frame has no place for them.
+    if body.trailers.is_some() {
+        count_not_coded(route, "trailers");
+        return Planned::default();
+    }
+    let Some(offer) = app.planner.offer(&route.name).cloned() else {
+        return Planned::default();
+    };
+    let looked = {
+        let (app, offer, limit) = (app.clone(), offer.clone(), route.max_body);
+        let (headers, bytes) = (headers.clone(), body.bytes.clone());
+        let look = move || {
+            let limits = app.codec.limits();
+            Looked::new(&headers, bytes, limit, &offer.coding.shape, limits)
+        };
+        look_at(body.bytes.len(), look).await
+    };
+    record("locate", began.elapsed());
+    let looked = match looked {
+        Ok(looked) => looked,
+        Err(error) => return as_it_is(route, error.reason(), &error),
+    };
+    let edge = app.link.name();
+    let chosen = app
+        .planner
+        .choose(&route.name, &edge, &looked, forced, began);
+    let Some(chosen) = chosen else {
+        return Planned::default();
+    };
+    if chosen.kind == Kind::Passthrough {
+        return Planned {
+            crossing: None,
+            chosen: Some(chosen),
+        };
+    }
+    let waiting = app.planner.pending(&chosen);
+    let coded = {
+        let (codec, kind) = (app.codec.clone(), chosen.kind);
+        let work = move || {
+            let start = Instant::now();
+            let coded = prepare::prepare(&codec, &offer.coding, kind, &looked);
+            (coded, start.elapsed())
+        };
+        app.pool.run(work).await
+    };
+    drop(waiting);
+    match coded {
+        Ok((Ok(Coded { crossing, steps }), took)) => {
+            for (step, time) in steps {
+                record(step, time);
+            }
+            app.planner.coded(&chosen, took, crossing.bytes().len());
+            Planned {
+                crossing: Some(crossing),
+                chosen: Some(chosen),
+            }
+        }
+        Ok((Err(error), _)) => {
+            app.planner.not_coded(&chosen);
+            as_it_is(route, error.reason(), &error)
+        }
+        Err(error @ Full::Queue) => as_it_is(route, "queue_full", &error),
+        Err(error @ Full::Failed) => as_it_is(route, "encoder", &error),
+    }
+}
+
+async fn look_at(
+    bytes: usize,
+    look: impl FnOnce() -> Result<Looked, NotCoded> + Send + 'static,
+) -> Result<Looked, NotCoded> {
+    if bytes <= LARGE {
+        return look();
+    }
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.unwrap_or(Err(NotCoded::NoInput))
+}
+
+fn as_it_is(route: &Route, reason: &'static str, error: &dyn std::error::Error) -> Planned {
+    tracing::debug!(route = route.name, reason, %error, "crosses as it is");
+    count_not_coded(route, reason);
+    Planned::default()
+}
+
+fn record(step: &'static str, took: std::time::Duration) {
+    metrics::histogram!("sidecod_device_step_seconds", "step" => step).record(took);
+}
+
+/// Counts a request of a route that crosses as it is, by one word that says why.
+pub fn count_not_coded(route: &Route, reason: &'static str) {
+    let route = route.name.clone();
+    metrics::counter!("sidecod_device_not_coded_total", "route" => route, "reason" => reason)
+        .increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_that_their_headers_vouch_for_stay_as_they_are() {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", "image/jpeg".parse().unwrap());
+        assert!(may_offload(&headers));
+        for name in ["content-encoding", "content-digest", "range"] {
+            let mut headers = headers.clone();
+            headers.insert(name, "x".parse().unwrap());
+            assert!(!may_offload(&headers), "{name}");
+        }
+        headers.insert("content-encoding", "gzip".parse().unwrap());
+        assert!(may_offload(&headers));
+    }
+}
