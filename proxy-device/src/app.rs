@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, Route};
-use crate::encode::{Codec, Pool};
+use crate::encode::{Codec, Parts, Pool};
 use crate::ingress::destination::{Destination, Listed};
 use crate::ingress::{Ingress, Way};
 use crate::link::Link;
@@ -73,7 +73,7 @@ impl App {
         let bundle = codec.bundle();
         let planner = Planner::new(
             offers,
-            &bundle.manifest,
+            &codec,
             bundle.digest.to_string(),
             config.codec.threads,
             &config.plan,
@@ -125,9 +125,10 @@ impl App {
 pub fn open(config: &Config) -> Result<(Codec, HashMap<String, Arc<Offer>>)> {
     let folder: &Path = &config.codec.bundle;
     let codec = Codec::open(folder, config.limits.clone()).context("codec.bundle")?;
-    let manifest = &codec.bundle().manifest;
+    let parts = Parts::open(&config.codec.heads, config.codec.local.as_deref());
+    let codec = codec.with(parts.context("codec.heads and codec.local")?);
     let offers = config.routes.iter().map(|route| {
-        let offer = Offer::new(route, manifest);
+        let offer = Offer::new(route, &codec);
         let offer = offer.map_err(|(key, fault)| anyhow!("route {}: {key}: {fault}", route.name));
         Ok((route.name.clone(), Arc::new(offer?)))
     });

@@ -157,6 +157,12 @@ impl std::fmt::Debug for Token {
 pub struct Codec {
     /// Folder of the bundle.
     pub bundle: PathBuf,
+    /// Folders of bundles for features, with the part of a model that runs here before them.
+    #[serde(default)]
+    pub heads: Vec<PathBuf>,
+    /// Folder of a model that runs here as a whole.
+    #[serde(default)]
+    pub local: Option<PathBuf>,
     /// Threads that encode, one request each.
     #[serde(default = "one")]
     pub threads: usize,

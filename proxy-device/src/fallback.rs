@@ -1,5 +1,5 @@
 //! The ladder: code, then the original body through the edge, then the model server directly, then
-//! a clear error. A request is sent again only where that is safe, and never after an answer began.
+//! the model on the device, then a clear error. A request is sent again only where that is safe, and never after an answer began.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use crate::encode::Crossing;
 use crate::ingress::count_loop;
 use crate::ingress::destination::Destination;
 use crate::link::LinkError;
-use crate::plan::Planned;
 use crate::plan::planner::Chosen;
+use crate::plan::{self, Planned};
 use crate::relay;
 
 /// How a request got its answer, as the metric names it.
@@ -38,6 +38,10 @@ pub enum Outcome {
     FallbackEdge,
     /// It went to the model server without the edge.
     FallbackDirect,
+    /// The model ran on the device, as planned.
+    Local,
+    /// The model ran on the device because nothing else answered.
+    FallbackLocal,
     /// It went to a destination that the edge is not asked for.
     Elsewhere,
     /// It got an error of a sidecar.
@@ -54,6 +58,8 @@ impl Outcome {
             Self::Passthrough => "passthrough",
             Self::FallbackEdge => "fallback_edge",
             Self::FallbackDirect => "fallback_direct",
+            Self::Local => "local",
+            Self::FallbackLocal => "fallback_local",
             Self::Elsewhere => "elsewhere",
             Self::Error => "error",
         }
@@ -99,7 +105,11 @@ pub async fn send(
     let Planned {
         crossing,
         mut chosen,
+        local,
     } = planned;
+    if let Some(Crossing::Answer { content_type, body }) = crossing {
+        return (Outcome::Local, own(content_type, body));
+    }
     let through_edge = if crossing.is_some() {
         Outcome::FallbackEdge
     } else {
@@ -110,7 +120,7 @@ pub async fn send(
     if let Some(crossing) = crossing {
         let outcome = match &crossing {
             Crossing::Frame(_) => Outcome::Code,
-            Crossing::Body { .. } => Outcome::Classical,
+            Crossing::Body { .. } | Crossing::Answer { .. } => Outcome::Classical,
         };
         let request = crossed(parts, crossing);
         let (chosen, limit) = (chosen.take(), terms.rest() / 2);
@@ -136,6 +146,15 @@ pub async fn send(
         match direct(destination, original(parts, body), Some(terms.rest())).await {
             Attempt::Answer(outcome, answer) => return (outcome, answer),
             Attempt::Failed(failed) => failure = Some(failed),
+        }
+    }
+    if let Some(looked) = local {
+        match plan::answer(app, looked).await {
+            Ok(Crossing::Answer { content_type, body }) => {
+                return (Outcome::FallbackLocal, own(content_type, body));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the local model gives no answer"),
         }
     }
     let nothing = || unreachable("no way to the model server");
@@ -297,6 +316,15 @@ pub(crate) fn unreachable(detail: &str) -> Response<Body> {
     problem(StatusCode::BAD_GATEWAY, "edge-unreachable", detail)
 }
 
+/// An answer that the device has made.
+fn own(content_type: String, body: bytes::Bytes) -> Response<Body> {
+    let mut answer = Response::new(full(body));
+    if let Ok(value) = HeaderValue::try_from(content_type) {
+        answer.headers_mut().insert(header::CONTENT_TYPE, value);
+    }
+    answer
+}
+
 /// The request with its original body.
 fn original(parts: &Parts, body: &Whole) -> Request<Body> {
     Request::from_parts(parts.clone(), body.body())
@@ -328,6 +356,7 @@ fn crossed(parts: &Parts, crossing: Crossing) -> Request<Body> {
             }
             body
         }
+        Crossing::Answer { body, .. } => body,
     };
     Request::from_parts(parts, full(bytes))
 }

@@ -61,6 +61,9 @@ impl fmt::Display for Report {
                     let (bytes, share) = (body.len(), share(body.len()));
                     write!(f, "crosses as a body of {bytes} bytes, {share:.1} %")?;
                 }
+                Ok(Crossing::Answer { body, .. }) => {
+                    write!(f, "is answered here, with {} bytes", body.len())?;
+                }
                 Err(reason) => write!(f, "crosses as it is: {reason}")?,
             }
         }

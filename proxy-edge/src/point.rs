@@ -136,11 +136,15 @@ impl Place {
     /// # Errors
     /// [`Fail::BadAnswer`] if that is not one tensor with as many numbers as the model has outputs.
     pub fn answered(&self, body: &Bytes) -> Result<Answered, Fail> {
-        let bad = |what: String| Fail::BadAnswer(format!("the model server's answer to a feature: {what}"));
+        let bad = |what: String| {
+            Fail::BadAnswer(format!("the model server's answer to a feature: {what}"))
+        };
         let answer: InferAnswer =
             serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
         let output = answer.outputs.first();
-        let data = output.ok_or_else(|| bad("it has no outputs".to_owned()))?.data;
+        let data = output
+            .ok_or_else(|| bad("it has no outputs".to_owned()))?
+            .data;
         let outputs = numbers(data).map_err(|error| bad(format!("outputs[0].data: {error}")))?;
         if outputs.len() != self.point.outputs {
             let (found, expected) = (outputs.len(), self.point.outputs);
@@ -225,7 +229,9 @@ mod tests {
             .body(())
             .unwrap()
             .into_parts();
-        let body = place(true).request(&mut parts, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.5]).unwrap();
+        let body = place(true)
+            .request(&mut parts, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.5])
+            .unwrap();
         assert_eq!(
             String::from_utf8(body.clone()).unwrap(),
             r#"{"inputs":[{"name":"feature","datatype":"FP32","shape":[1,2,1,3],"data":[1.0,2.0,3.0,4.0,5.0,6.5]}]}"#
@@ -259,7 +265,11 @@ mod tests {
     #[test]
     fn a_tail_needs_its_bundle() {
         let list = [place(true).forward.unwrap()];
-        assert!(forwards(&list, ["b", "c"].into_iter()).unwrap().contains_key("b"));
+        assert!(
+            forwards(&list, ["b", "c"].into_iter())
+                .unwrap()
+                .contains_key("b")
+        );
         let error = forwards(&list, ["c"].into_iter()).unwrap_err();
         assert!(error.contains("named b, but: c"), "{error}");
     }

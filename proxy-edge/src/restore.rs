@@ -13,8 +13,8 @@ use sidecod_wire::media::{MediaError, Picture};
 use sidecod_wire::slot::{self, Filled, Skeleton};
 use tokio::sync::Semaphore;
 
-use crate::decode::{Codec, Content};
 use crate::decode::pool::Pool;
+use crate::decode::{Codec, Content};
 use crate::fail::Fail;
 use crate::point::Place;
 use crate::relay::Steps;
@@ -167,12 +167,16 @@ impl Restorer {
         };
         let [_, height, width] = point.feature.map(|side| side as u32);
         let sizes = vec![(width, height)];
-        let (_, decoded, queued) = self.decode(codec, frame.quality.into(), frame.slots, sizes).await?;
+        let (_, decoded, queued) = self
+            .decode(codec, frame.quality.into(), frame.slots, sizes)
+            .await?;
         steps.note("queue", queued);
         steps.note("decode", begin.elapsed().saturating_sub(queued));
         match decoded.into_iter().next() {
             Some(Content::Values(values)) => Ok(values),
-            _ => Err(Fail::DecodeFailed("the decoder gives no feature".to_owned())),
+            _ => Err(Fail::DecodeFailed(
+                "the decoder gives no feature".to_owned(),
+            )),
         }
     }
 

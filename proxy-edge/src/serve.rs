@@ -21,8 +21,8 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::fail::Fail;
-use crate::relay::{self, Steps};
 use crate::point::Place;
+use crate::relay::{self, Steps};
 use crate::restore::{Restored, RestoredBody, Restorer};
 use crate::upgrade;
 use crate::upstream::{Upstream, Upstreams};

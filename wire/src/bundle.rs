@@ -157,10 +157,15 @@ impl Point {
         let [channels, height, width] = self.feature;
         let sides = [height, width];
         if !(1..=4096).contains(&channels)
-            || sides.iter().any(|side| side % stride != 0 || !(1..=tile).contains(&(side / stride)))
+            || sides
+                .iter()
+                .any(|side| side % stride != 0 || !(1..=tile).contains(&(side / stride)))
         {
-            let expected = format!("channels to 4096, sides that are multiples of {stride} to {}", tile * stride);
-            return wrong("point.feature", format!("{:?}", self.feature), expected);
+            let expected = format!(
+                "channels to 4096, sides that are multiples of {stride} to {}",
+                tile * stride
+            );
+            return wrong("point.feature", &format!("{:?}", self.feature), &expected);
         }
         check_outputs(self.outputs)?;
         self.input.check()
@@ -377,7 +382,7 @@ impl Manifest {
             }
             (domain, _) => {
                 let value = format!("{domain:?}").to_lowercase();
-                return wrong("domain", value, "image, or feature with a point");
+                return wrong("domain", &value, "image, or feature with a point");
             }
         }
         if let Quantizer::Centers { centers, offset } = &self.quantizer {

@@ -6,7 +6,7 @@
 pub mod classical;
 mod content_coding;
 mod look;
-pub mod parts;
+mod parts;
 mod pool;
 mod tract;
 
@@ -23,6 +23,7 @@ use sidecod_wire::slot::{self, Form, Shape, SlotError};
 
 pub use content_coding::{CodingError, ContentCodings};
 pub use look::{Looked, content_codings};
+pub use parts::{Head, Local, Parts, Single};
 pub use pool::{Full, Pool};
 pub use tract::Tract;
 
@@ -72,8 +73,11 @@ pub enum NotCoded {
     #[error("no photo in the body")]
     NoInput,
     /// There are several where one is wanted.
-    #[error("{0} photos in the body, one model answers to one")]
+    #[error("{0} photos in the body, a model's answer is to one")]
     Several(usize),
+    /// There is no such part of a model here.
+    #[error("no such part of a model runs here")]
+    NoPart,
     /// Its content codings do not come off.
     #[error(transparent)]
     ContentCoding(#[from] CodingError),
@@ -111,6 +115,7 @@ impl NotCoded {
         match self {
             Self::NoInput => "no_input",
             Self::Several(_) => "several_inputs",
+            Self::NoPart => "no_part",
             Self::ContentCoding(_) => "content_encoding",
             Self::Slots(_) => "slots",
             Self::Media {
@@ -153,13 +158,23 @@ pub enum Crossing {
         /// Bytes of the JSON at its start, where the request has a header that tells them.
         json_length: Option<usize>,
     },
+    /// Nothing: the device has the answer.
+    Answer {
+        /// `Content-Type` of the answer.
+        content_type: String,
+        /// Its body.
+        body: Bytes,
+    },
 }
 
+static NOTHING: Bytes = Bytes::new();
+
 impl Crossing {
-    /// Its bytes.
+    /// Its bytes on the link.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         match self {
+            Self::Answer { .. } => &NOTHING,
             Self::Frame(bytes) | Self::Body { body: bytes, .. } => bytes,
         }
     }
@@ -178,6 +193,7 @@ pub struct Coded {
 pub struct Codec {
     bundle: Bundle,
     encoder: Box<dyn Encoder>,
+    parts: Parts,
     limits: Limits,
 }
 
@@ -204,8 +220,22 @@ impl Codec {
         Ok(Self {
             bundle,
             encoder: Box::new(encoder),
+            parts: Parts::default(),
             limits,
         })
+    }
+
+    /// The same with parts of the model, for options that run them here.
+    #[must_use]
+    pub fn with(mut self, parts: Parts) -> Self {
+        self.parts = parts;
+        self
+    }
+
+    /// The parts of the model.
+    #[must_use]
+    pub fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// Bounds on what an input may be.

@@ -1,6 +1,6 @@
 //! Parts of a model that run on the device: its head before a codec for features, or all of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sidecod_wire::bundle::{
@@ -9,13 +9,49 @@ use sidecod_wire::bundle::{
 use sidecod_wire::entropy;
 use sidecod_wire::frame::{Frame, Slot};
 use sidecod_wire::interface::{Labels, Whole};
+use sidecod_wire::limits::Limits;
 use sidecod_wire::media::Picture;
 use sidecod_wire::slot::{Form, Skeleton};
 
-use super::{Clock, Encoder, EncoderError, NotCoded, OpenError, Tract};
+use super::{Clock, Coded, Crossing, Encoder, EncoderError, Looked, NotCoded, OpenError, Tract};
 
 /// Time of each step.
-pub type Steps = Vec<(&'static str, Duration)>;
+type Steps = Vec<(&'static str, Duration)>;
+
+/// The heads and the whole model that a configuration names.
+#[derive(Default)]
+pub struct Parts {
+    heads: Vec<Head>,
+    local: Option<Local>,
+}
+
+impl Parts {
+    /// Opens all of them.
+    ///
+    /// # Errors
+    /// [`OpenError`] for the first that is not usable.
+    pub fn open(heads: &[PathBuf], local: Option<&Path>) -> Result<Self, OpenError> {
+        Ok(Self {
+            heads: heads
+                .iter()
+                .map(|folder| Head::open(folder))
+                .collect::<Result<_, _>>()?,
+            local: local.map(Local::open).transpose()?,
+        })
+    }
+
+    /// The heads, in the order of the configuration.
+    #[must_use]
+    pub fn heads(&self) -> &[Head] {
+        &self.heads
+    }
+
+    /// The whole model.
+    #[must_use]
+    pub fn local(&self) -> Option<&Local> {
+        self.local.as_ref()
+    }
+}
 
 /// The only input of a request: its form and its pixels.
 pub struct Single {
@@ -38,15 +74,6 @@ pub struct Local {
     whole: Whole,
     labels: Labels,
     model: Box<dyn Encoder>,
-}
-
-/// An answer that the device has made itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answered {
-    /// `Content-Type`.
-    pub content_type: String,
-    /// The body.
-    pub body: String,
 }
 
 /// A file of a folder, with errors that name it.
@@ -113,7 +140,7 @@ impl Head {
     ///
     /// # Errors
     /// [`NotCoded`] if the engine fails, which no picture should make it do.
-    pub fn code(&self, input: &Single, quality: usize) -> Result<(Vec<u8>, Steps), NotCoded> {
+    pub fn code(&self, input: &Single, quality: usize) -> Result<Coded, NotCoded> {
         let (mut clock, mut steps) = (Clock::start(), Vec::with_capacity(4));
         let values = self.point.input.values(&input.picture);
         steps.push(("media", clock.lap()));
@@ -152,7 +179,10 @@ impl Head {
             },
             slots: vec![slot],
         };
-        Ok((frame.encode(), steps))
+        Ok(Coded {
+            crossing: Crossing::Frame(frame.encode().into()),
+            steps,
+        })
     }
 
     fn latent(
@@ -216,18 +246,20 @@ impl Local {
     /// Answers a request's only input.
     ///
     /// # Errors
-    /// [`EncoderError`] if the engine fails, which no picture should make it do.
-    pub fn answer(&self, input: &Single) -> Result<(Answered, Steps), EncoderError> {
+    /// [`NotCoded`] if the engine fails, which no picture should make it do.
+    pub fn answer(&self, input: &Single) -> Result<Coded, NotCoded> {
         let mut clock = Clock::start();
         let values = self.whole.input.values(&input.picture);
         let media = clock.lap();
         let outputs = self.outputs(values)?;
         let Whole { answer, .. } = &self.whole;
-        let answered = Answered {
-            content_type: answer.content_type.clone(),
-            body: answer.text(&outputs, &self.labels),
-        };
-        Ok((answered, vec![("media", media), ("model", clock.lap())]))
+        Ok(Coded {
+            crossing: Crossing::Answer {
+                content_type: answer.content_type.clone(),
+                body: answer.text(&outputs, &self.labels).into(),
+            },
+            steps: vec![("media", media), ("model", clock.lap())],
+        })
     }
 
     fn outputs(&self, values: Vec<f32>) -> Result<Vec<f32>, EncoderError> {
@@ -248,19 +280,18 @@ fn expect(file: &'static str, found: usize, expected: usize) -> Result<(), Encod
     })
 }
 
-/// Takes a request's input if it is the only one: of several, an answer of one model says nothing.
-///
-/// # Errors
-/// [`NotCoded::Several`].
-pub fn single(
-    forms: &[Form],
-    read: impl FnOnce(usize) -> Result<Picture, NotCoded>,
-) -> Result<Single, NotCoded> {
-    match forms {
-        [form] => Ok(Single {
-            form: form.clone(),
-            picture: read(0)?,
-        }),
-        _ => Err(NotCoded::Several(forms.len())),
+impl Single {
+    /// A request's input if it is the only one: of several, one model's answer says nothing.
+    ///
+    /// # Errors
+    /// [`NotCoded::Several`], or [`NotCoded::Media`] if it cannot be read.
+    pub fn of(looked: &Looked, limits: &Limits) -> Result<Self, NotCoded> {
+        match &looked.found.inputs[..] {
+            [input] => Ok(Self {
+                form: input.form.clone(),
+                picture: looked.read(0, limits)?,
+            }),
+            several => Err(NotCoded::Several(several.len())),
+        }
     }
 }

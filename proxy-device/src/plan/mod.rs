@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::app::App;
 use crate::config::Route;
 use crate::encode::{Coded, Crossing, Full, Looked, NotCoded, content_codings};
-use option::Kind;
+use option::{Kind, Offer};
 use planner::Chosen;
 
 /// Bodies of more bytes are looked at on a thread that may be kept busy.
@@ -57,6 +57,8 @@ pub struct Planned {
     pub crossing: Option<Crossing>,
     /// The choice behind it, to be told how it went.
     pub chosen: Option<Chosen>,
+    /// The inputs, where the device can answer itself if there is no other way.
+    pub local: Option<Arc<Looked>>,
 }
 
 /// Chooses an option for a request whose body is held, and carries it out; `forced` is the index of
@@ -91,6 +93,38 @@ pub async fn plan(
         Ok(looked) => looked,
         Err(error) => return as_it_is(route, error.reason(), &error),
     };
+    let looked = Arc::new(looked);
+    let local = offer.is_local().then(|| looked.clone());
+    Planned {
+        local,
+        ..take(app, route, offer, looked, forced, began).await
+    }
+}
+
+/// Answers here, when there is no other way.
+///
+/// # Errors
+/// [`NotCoded`], or that the encoding threads are busy.
+pub async fn answer(app: &Arc<App>, looked: Arc<Looked>) -> anyhow::Result<Crossing> {
+    let codec = app.codec.clone();
+    let coded = app
+        .pool
+        .run(move || prepare::local(&codec, &looked))
+        .await??;
+    for (step, time) in coded.steps {
+        record(step, time);
+    }
+    Ok(coded.crossing)
+}
+
+async fn take(
+    app: &Arc<App>,
+    route: &Route,
+    offer: Arc<Offer>,
+    looked: Arc<Looked>,
+    forced: Option<usize>,
+    began: Instant,
+) -> Planned {
     let edge = app.link.name();
     let chosen = app
         .planner
@@ -100,8 +134,8 @@ pub async fn plan(
     };
     if chosen.kind == Kind::Passthrough {
         return Planned {
-            crossing: None,
             chosen: Some(chosen),
+            ..Planned::default()
         };
     }
     let waiting = app.planner.pending(&chosen);
@@ -124,6 +158,7 @@ pub async fn plan(
             Planned {
                 crossing: Some(crossing),
                 chosen: Some(chosen),
+                local: None,
             }
         }
         Ok((Err(error), _)) => {

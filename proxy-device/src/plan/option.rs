@@ -4,11 +4,13 @@ use serde::{Deserialize, Serialize};
 use sidecod_wire::bundle::Manifest;
 
 use crate::config::{Named, Route};
-use crate::encode::Coding;
 use crate::encode::classical::Classical;
+use crate::encode::{Codec, Coding};
 
 /// Name of the option to send the body as it is.
 pub const PASSTHROUGH: &str = "passthrough";
+/// Name of the option to answer here.
+pub const LOCAL: &str = "local";
 
 /// How a request's inputs cross.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,15 @@ pub enum Kind {
         /// Index of the quality.
         quality: usize,
     },
+    /// The model's head runs here, and its feature is coded.
+    Head {
+        /// Index of the head.
+        head: usize,
+        /// Index of its bundle's quality.
+        quality: usize,
+    },
+    /// The whole model runs here.
+    Local,
     /// Written anew by a classical codec.
     Classical(Classical),
     /// As they are.
@@ -84,15 +95,16 @@ pub struct Offer {
 type Fault = (&'static str, String);
 
 impl Offer {
-    /// What a route offers with a bundle.
+    /// What a route offers with a bundle, and with what runs here of the model.
     ///
     /// # Errors
     /// The key that is wrong, and why.
-    pub fn new(route: &Route, manifest: &Manifest) -> Result<Self, Fault> {
+    pub fn new(route: &Route, codec: &Codec) -> Result<Self, Fault> {
+        let manifest = &codec.bundle().manifest;
         let coding = route.coding()?;
         let mut choices = Vec::new();
         for named in &route.options {
-            let choice = choice(named, manifest).map_err(|fault| ("options", fault))?;
+            let choice = choice(named, codec).map_err(|fault| ("options", fault))?;
             if choices
                 .iter()
                 .any(|other: &Choice| other.name == choice.name)
@@ -125,6 +137,12 @@ impl Offer {
         })
     }
 
+    /// Whether requests may be answered here.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.choices.iter().any(|choice| choice.kind == Kind::Local)
+    }
+
     /// The index of the option of this name.
     #[must_use]
     pub fn index(&self, name: &str) -> Option<usize> {
@@ -132,13 +150,19 @@ impl Offer {
     }
 }
 
-fn choice(named: &Named, manifest: &Manifest) -> Result<Choice, String> {
-    let name = named.name();
-    let (codec, quality_name) = name.split_once(':').unwrap_or((name, ""));
-    let mut choice = match codec {
+fn choice(named: &Named, codec: &Codec) -> Result<Choice, String> {
+    let (name, manifest, parts) = (named.name(), &codec.bundle().manifest, codec.parts());
+    let heads = || parts.heads().iter().map(|head| &head.bundle().manifest);
+    let (first, quality_name) = name.split_once(':').unwrap_or((name, ""));
+    let mut choice = match first {
         PASSTHROUGH if name == PASSTHROUGH => Choice {
             name: name.to_owned(),
             kind: Kind::Passthrough,
+            fidelity: Fidelity::WHOLE,
+        },
+        LOCAL if name == LOCAL && parts.local().is_some() => Choice {
+            name: name.to_owned(),
+            kind: Kind::Local,
             fidelity: Fidelity::WHOLE,
         },
         "jpeg" | "webp" => {
@@ -149,12 +173,23 @@ fn choice(named: &Named, manifest: &Manifest) -> Result<Choice, String> {
                 fidelity: Fidelity::default(),
             }
         }
-        codec if codec == manifest.name => input(manifest, quality(manifest, quality_name)?),
-        _ => {
-            let bundle = &manifest.name;
-            return Err(format!(
-                "{name} is none of {bundle}:QUALITY, jpeg:1 to jpeg:100, webp:1 to webp:100, {PASSTHROUGH}"
-            ));
+        first if first == manifest.name => input(manifest, quality(manifest, quality_name)?),
+        first => {
+            let Some(head) = heads().position(|manifest| manifest.name == first) else {
+                let names = std::iter::once(manifest).chain(heads());
+                let names: Vec<_> = names.map(|m| format!("{}:QUALITY", m.name)).collect();
+                let local = parts.local().map_or("", |_| "local, ");
+                return Err(format!(
+                    "{name} is none of {}, jpeg:1 to jpeg:100, webp:1 to webp:100, {local}{PASSTHROUGH}",
+                    names.join(", ")
+                ));
+            };
+            let manifest = &parts.heads()[head].bundle().manifest;
+            let quality = quality(manifest, quality_name)?;
+            Choice {
+                kind: Kind::Head { head, quality },
+                ..input(manifest, quality)
+            }
         }
     };
     let given = named.fidelity();
@@ -188,16 +223,14 @@ fn quality(manifest: &Manifest, name: &str) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sidecod_wire::limits::Limits;
 
     fn offer(lines: &str) -> Result<Offer, Fault> {
         let route: Route =
             toml::from_str(&format!("name = \"r\"\npath = \"/x\"\n{lines}")).unwrap();
-        let manifest = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../onnx/codecs/photo/manifest.json"
-        );
-        let manifest = Manifest::parse(&std::fs::read(manifest).unwrap()).unwrap();
-        Offer::new(&route, &manifest)
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../onnx/codecs/photo");
+        let codec = Codec::open(folder.as_ref(), Limits::default()).unwrap();
+        Offer::new(&route, &codec)
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
-use sidecod_wire::bundle::Manifest;
 use sidecod_wire::media::coded_size;
 use sidecod_wire::profile::{Part, Profile, RESTORE};
 use tokio::time::Instant;
@@ -19,7 +18,7 @@ use super::option::{Kind, Offer};
 use super::report::{self, Decision, Measured, OptionReport, Predicted, Report, RouteReport};
 use super::state::{State, class};
 use crate::config;
-use crate::encode::Looked;
+use crate::encode::{Codec, Looked};
 use crate::relay::EdgeTime;
 
 /// What an edge's queue was this long ago says half as much.
@@ -84,14 +83,14 @@ impl Planner {
     #[must_use]
     pub fn new(
         offers: HashMap<String, Arc<Offer>>,
-        manifest: &Manifest,
+        codec: &Codec,
         bundle: String,
         threads: usize,
         config: &config::Plan,
         profile: Option<Profile>,
     ) -> Self {
         let routes = offers.into_iter().map(|(name, offer)| {
-            let state = Mutex::new(State::new(&offer.choices, manifest));
+            let state = Mutex::new(State::new(&offer.choices, codec));
             (name, RoutePlan { offer, state })
         });
         Self {
@@ -244,12 +243,14 @@ impl Planner {
             };
             let bytes = match choice.kind {
                 Kind::Passthrough => looked.sent as f64,
-                _ => option.bytes(work).min(looked.sent as f64),
+                Kind::Local => 0.0,
+                kind => option.bytes(coded(kind, work)).min(looked.sent as f64),
             };
-            let network = estimate.seconds(bytes);
-            let part = edge_profile.as_deref().and_then(|p| self.edge_part(p));
+            let network = waits(choice.kind != Kind::Local, estimate.seconds(bytes));
+            let part = edge_profile.as_deref().filter(|_| is_input(choice.kind));
+            let part = part.and_then(|p| self.edge_part(p));
             let at_edge = match choice.kind {
-                Kind::Input { .. } => option
+                Kind::Input { .. } | Kind::Head { .. } => option
                     .edge
                     .get(edge)
                     .map_or_else(
@@ -259,9 +260,15 @@ impl Planner {
                     .unwrap_or(0.0),
                 _ => 0.0,
             };
-            let upstream = any_upstream * option.upstream.get().unwrap_or(0.0).exp();
+            // A tail that runs at the edge is a part of its time there.
+            let upstream = match choice.kind {
+                Kind::Local => 0.0,
+                Kind::Head { .. } => option.tail.get().unwrap_or(0.0),
+                _ => any_upstream * option.upstream.get().unwrap_or(0.0).exp(),
+            };
             let device_queue = waits(choice.kind != Kind::Passthrough, device_queue);
-            let edge_queue = waits(matches!(choice.kind, Kind::Input { .. }), edge_queue);
+            let decoded = matches!(choice.kind, Kind::Input { .. } | Kind::Head { .. });
+            let edge_queue = waits(decoded, edge_queue);
             let total = device_queue + device + network + edge_queue + at_edge + upstream;
             let bounded = offer.max_device_ms.is_none_or(|most| device * 1e3 <= most);
             let predicted = Predicted {
@@ -282,7 +289,7 @@ impl Planner {
     }
 
     fn device_part(&self, kind: Kind, name: &str) -> Option<&Part> {
-        let bundle = matches!(kind, Kind::Input { .. }).then_some(&self.bundle[..]);
+        let bundle = is_input(kind).then_some(&self.bundle[..]);
         self.profile.as_ref()?.part(name, bundle)
     }
 
@@ -299,14 +306,14 @@ impl Planner {
         let part = self.device_part(chosen.kind, name);
         let option = &mut lock(&plan.state).options[chosen.option];
         option.device.observe(part, chosen.work, took.as_secs_f64());
-        option.observe_bytes(chosen.work, bytes as f64);
+        option.observe_bytes(coded(chosen.kind, chosen.work), bytes as f64);
     }
 
     /// Takes that an option could not be carried out: for this size it saves no bytes.
     pub fn not_coded(&self, chosen: &Chosen) {
         if let Some(plan) = self.routes.get(&chosen.route) {
             let option = &mut lock(&plan.state).options[chosen.option];
-            option.observe_bytes(chosen.work, chosen.body_bytes as f64);
+            option.observe_bytes(coded(chosen.kind, chosen.work), chosen.body_bytes as f64);
         }
     }
 
@@ -336,15 +343,21 @@ impl Planner {
         let mut state = lock(&plan.state);
         let at_edge = spent.decode + spent.render;
         let upstream = spent.upstream.as_secs_f64().max(1e-6);
-        let any = state.upstream.entry(chosen.edge.clone()).or_default();
-        if let Some(expected) = any.predict(None, chosen.pixels) {
-            let ratio = (upstream / expected.max(1e-6)).clamp(0.25, 4.0).ln();
-            state.options[chosen.option].upstream.add(ratio);
+        if matches!(chosen.kind, Kind::Head { .. }) {
+            // The model server has run nothing, or another model.
+            state.options[chosen.option].tail.add(upstream);
+        } else {
+            let any = state.upstream.entry(chosen.edge.clone()).or_default();
+            if let Some(expected) = any.predict(None, chosen.pixels) {
+                let ratio = (upstream / expected.max(1e-6)).clamp(0.25, 4.0).ln();
+                state.options[chosen.option].upstream.add(ratio);
+            }
+            let any = state.upstream.entry(chosen.edge.clone()).or_default();
+            any.observe(None, chosen.pixels, upstream);
         }
-        let any = state.upstream.entry(chosen.edge.clone()).or_default();
-        any.observe(None, chosen.pixels, upstream);
+        let part = part.filter(|_| is_input(chosen.kind));
         let option = &mut state.options[chosen.option];
-        if matches!(chosen.kind, Kind::Input { .. }) {
+        if matches!(chosen.kind, Kind::Input { .. } | Kind::Head { .. }) {
             let times = option.edge.entry(chosen.edge.clone()).or_default();
             times.observe(part, chosen.work, at_edge.as_secs_f64());
         }
@@ -449,6 +462,19 @@ fn work(kind: Kind, offer: &Offer, looked: &Looked) -> f64 {
     coded.sum::<u64>() as f64
 }
 
+/// What the bytes of an option's code are in proportion to: pixels, but for features, whose size is
+/// always the same.
+fn coded(kind: Kind, work: f64) -> f64 {
+    match kind {
+        Kind::Head { .. } => 1.0,
+        _ => work,
+    }
+}
+
+fn is_input(kind: Kind) -> bool {
+    matches!(kind, Kind::Input { .. })
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -475,16 +501,13 @@ mod tests {
 
     impl World {
         fn new(lines: &str) -> Self {
-            let folder = concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/../onnx/codecs/photo/manifest.json"
-            );
-            let manifest = Manifest::parse(&std::fs::read(folder).unwrap()).unwrap();
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../onnx/codecs/photo");
+            let codec = Codec::open(folder.as_ref(), Limits::default()).unwrap();
             let route = format!(
                 "name = \"r\"\npath = \"/x\"\noptions = [\"photo:q3\", \"jpeg:75\", \"passthrough\"]\n{lines}"
             );
             let route: Route = toml::from_str(&route).unwrap();
-            let offer = Offer::new(&route, &manifest).unwrap();
+            let offer = Offer::new(&route, &codec).unwrap();
             let offers = HashMap::from([("r".to_owned(), Arc::new(offer))]);
             let rgb = (0..224 * 224 * 3_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 27) as u8);
             let picture = Picture {
@@ -500,7 +523,7 @@ mod tests {
             let looked = Looked::new(&headers, file, 1 << 20, &shape, &Limits::default()).unwrap();
             let config = config::Plan::default();
             Self {
-                planner: Planner::new(offers, &manifest, "d".to_owned(), 1, &config, None),
+                planner: Planner::new(offers, &codec, "d".to_owned(), 1, &config, None),
                 looked,
                 edge: "edge".into(),
             }

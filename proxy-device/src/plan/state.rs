@@ -10,12 +10,15 @@ use super::choose::Chooser;
 use super::option::{Choice, Kind};
 use super::report::Decision;
 use super::times::{Mean, Times};
+use crate::encode::Codec;
 use crate::encode::classical::Classical;
 
 /// Pixels of the pictures on which a bundle reports its bytes.
 const REPORT_PIXELS: f64 = 224.0 * 224.0;
 /// Bytes a pixel where nothing else is known.
 const SOME_BYTES: f64 = 0.15;
+/// Bytes of a feature's code where nothing else is known.
+const SOME_FEATURE: f64 = 1000.0;
 
 /// The state of a route.
 #[derive(Debug, Default)]
@@ -37,6 +40,8 @@ pub(super) struct OptionState {
     pub edge: HashMap<Arc<str>, Times>,
     /// Logarithm of what the model server takes for it over what it takes for any.
     pub upstream: Mean,
+    /// What the model server takes for a feature, in seconds.
+    pub tail: Mean,
     /// Bytes a pixel, by size of the input.
     bytes: BTreeMap<u32, Mean>,
     /// Bytes a pixel before any was seen.
@@ -53,9 +58,9 @@ pub(super) fn class(pixels: f64) -> u32 {
 }
 
 impl State {
-    pub fn new(choices: &[Choice], manifest: &Manifest) -> Self {
+    pub fn new(choices: &[Choice], codec: &Codec) -> Self {
         let options = choices.iter().map(|choice| OptionState {
-            prior: bytes_a_pixel(choice.kind, manifest),
+            prior: bytes_a_pixel(choice.kind, codec),
             ..OptionState::default()
         });
         Self {
@@ -81,7 +86,7 @@ impl OptionState {
 }
 
 /// What a codec needs for the crops of docs/codec.md.
-fn bytes_a_pixel(kind: Kind, manifest: &Manifest) -> f64 {
+fn bytes_a_pixel(kind: Kind, codec: &Codec) -> f64 {
     let between = |table: &[(f64, f64)], quality: u8| {
         let quality = f64::from(quality);
         let after = table.partition_point(|(at, _)| *at < quality);
@@ -90,11 +95,22 @@ fn bytes_a_pixel(kind: Kind, manifest: &Manifest) -> f64 {
         ((b0 + (b1 - b0) / (q1 - q0) * (quality - q0)) / REPORT_PIXELS).max(0.02)
     };
     match kind {
-        Kind::Input { quality } => manifest.qualities[quality]
-            .report
-            .get("estimated_bytes_224")
-            .and_then(serde_json::Value::as_f64)
-            .map_or(SOME_BYTES, |bytes| bytes / REPORT_PIXELS),
+        Kind::Input { quality } => {
+            reported(&codec.bundle().manifest, quality, "estimated_bytes_224")
+                .map_or(SOME_BYTES, |bytes| bytes / REPORT_PIXELS)
+        }
+        // Of a feature, all of them.
+        Kind::Head { head, quality } => {
+            let manifest = codec
+                .parts()
+                .heads()
+                .get(head)
+                .map(|head| &head.bundle().manifest);
+            manifest
+                .and_then(|manifest| reported(manifest, quality, "estimated_bytes"))
+                .unwrap_or(SOME_FEATURE)
+        }
+        Kind::Local => 0.0,
         Kind::Classical(Classical::Jpeg(quality)) => between(
             &[
                 (40.0, 5687.0),
@@ -115,6 +131,11 @@ fn bytes_a_pixel(kind: Kind, manifest: &Manifest) -> f64 {
         ),
         Kind::Passthrough => SOME_BYTES,
     }
+}
+
+fn reported(manifest: &Manifest, quality: usize, key: &str) -> Option<f64> {
+    let value = manifest.qualities.get(quality)?.report.get(key)?;
+    value.as_f64()
 }
 
 #[cfg(test)]

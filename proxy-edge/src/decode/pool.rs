@@ -110,7 +110,9 @@ fn warm(codecs: &[Arc<Codec>], max_batch: usize) -> Result<(), DecoderError> {
                     let [_, height, width] = point.feature.map(|side| side as u32);
                     vec![manifest.latent_size(width, height)]
                 }
-                None => [1, tile.div_ceil(4), tile].map(|side| (side, side)).to_vec(),
+                None => [1, tile.div_ceil(4), tile]
+                    .map(|side| (side, side))
+                    .to_vec(),
             };
             for (height, width) in windows {
                 let whole = room(codec, (height, width), max_batch);

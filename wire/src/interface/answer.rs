@@ -78,7 +78,7 @@ impl Answer {
     pub fn text(&self, outputs: &[f32], labels: &Labels) -> String {
         let values = scaled(self.values, outputs);
         fill(&self.body, |name| match name {
-            "values" => Some(join(values.iter().map(number))),
+            "values" => Some(join(values.iter().copied().map(number))),
             "top" => Some(self.items(&values, labels)),
             _ => None,
         })
@@ -93,7 +93,7 @@ impl Answer {
             fill(&self.item, |name| match name {
                 "label" => Some(label(labels, index)),
                 "index" => Some(index.to_string()),
-                "value" => Some(number(&values[index])),
+                "value" => Some(number(values[index])),
                 _ => None,
             })
         }))
@@ -106,8 +106,8 @@ fn label(labels: &Labels, index: usize) -> String {
 }
 
 /// The shortest digits that give the number back; null for what is none.
-fn number(value: &f32) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+fn number(value: f32) -> String {
+    serde_json::to_string(&value).unwrap_or_default()
 }
 
 fn join(parts: impl Iterator<Item = String>) -> String {

@@ -29,16 +29,16 @@ pub struct Input {
 impl Input {
     pub(crate) fn check(&self) -> Result<(), BundleError> {
         if !(1..=MAX_SIDE).contains(&self.side) {
-            return wrong("input.side", self.side, format!("1 to {MAX_SIDE}"));
+            return wrong("input.side", &self.side, &format!("1 to {MAX_SIDE}"));
         }
         if !(self.side..=2 * MAX_SIDE).contains(&self.short_side) {
             let expected = format!("{} to {}", self.side, 2 * MAX_SIDE);
-            return wrong("input.short_side", self.short_side, expected);
+            return wrong("input.short_side", &self.short_side, &expected);
         }
         let finite = self.mean.iter().chain(&self.std).all(|v| v.is_finite());
         if !finite || self.std.contains(&0.0) {
             let value = format!("{:?}, {:?}", self.mean, self.std);
-            return wrong("input.mean and input.std", value, "numbers, std not 0");
+            return wrong("input.mean and input.std", &value, "numbers, std not 0");
         }
         Ok(())
     }

@@ -16,13 +16,13 @@ use crate::bundle::{BundleError, FileDigest, verify};
 /// A value out of its range.
 pub(crate) fn wrong<T>(
     field: &'static str,
-    value: impl ToString,
-    expected: impl Into<String>,
+    value: &impl ToString,
+    expected: &str,
 ) -> Result<T, BundleError> {
     Err(BundleError::Value {
         field,
         value: value.to_string(),
-        expected: expected.into(),
+        expected: expected.to_owned(),
     })
 }
 
@@ -79,5 +79,5 @@ pub(crate) fn check_outputs(outputs: usize) -> Result<(), BundleError> {
     if (1..=MAX_OUTPUTS).contains(&outputs) {
         return Ok(());
     }
-    wrong("outputs", outputs, format!("1 to {MAX_OUTPUTS}"))
+    wrong("outputs", &outputs, &format!("1 to {MAX_OUTPUTS}"))
 }
