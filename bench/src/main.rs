@@ -101,6 +101,7 @@ enum Command {
     },
 }
 
+#[allow(clippy::too_many_lines)] // one arm for each command
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Fidelity {

@@ -49,9 +49,9 @@ pub async fn measure(
 
 fn restore(restorer: &Restorer, frame: Bytes) -> Result<(), RunError> {
     let mut steps = Steps::default();
-    let restored = restorer.restore(frame, &mut steps);
-    let restored = tokio::runtime::Handle::current().block_on(restored);
-    restored.map_err(|fail| RunError::Measure(fail.to_string()))?;
+    let restoring = restorer.restore(frame, &mut steps);
+    let done = tokio::runtime::Handle::current().block_on(restoring);
+    done.map_err(|fail| RunError::Measure(fail.to_string()))?;
     Ok(())
 }
 

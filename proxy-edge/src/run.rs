@@ -39,8 +39,13 @@ pub enum RunError {
     #[error(transparent)]
     System(#[from] std::io::Error),
     /// The profile cannot be read.
-    #[error("profile: {}: {1}", .0.display())]
-    Profile(PathBuf, String),
+    #[error("profile: {}: {reason}", file.display())]
+    Profile {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A frame of the measurement is not restored.
     #[error("measuring: {0}")]
     Measure(String),
@@ -118,7 +123,10 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
 /// The profile that devices are given.
 fn read_profile(file: Option<&Path>) -> Result<Option<Bytes>, RunError> {
     let Some(file) = file else { return Ok(None) };
-    let fault = |reason: String| RunError::Profile(file.to_owned(), reason);
+    let fault = |reason: String| RunError::Profile {
+        file: file.to_owned(),
+        reason,
+    };
     let json = std::fs::read(file).map_err(|error| fault(error.to_string()))?;
     Profile::parse(&json).map_err(|error| fault(error.to_string()))?;
     Ok(Some(json.into()))

@@ -2,7 +2,7 @@
 //!
 //! Time is not linear in work: caches, threads and strips make it piecewise so. A part is therefore
 //! the list of what was measured, with straight lines between (DeepCOD, SenSys 2020, profiles its
-//! layers with the piecewise FastDeepIoT for the same reason).
+//! layers with the piecewise `FastDeepIoT` for the same reason).
 
 use serde::{Deserialize, Serialize};
 

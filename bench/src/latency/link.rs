@@ -107,10 +107,10 @@ impl<'n> Net<'n> {
             let burst = (bits / 8000).max(3100);
             // A fifth of a second's worth, as routers have it, and never less than a small photo.
             let limit = (bits / 40).max(64 << 10);
-            let line = format!(
+            let words = format!(
                 "qdisc replace dev {interface} root tbf rate {bits}bit burst {burst} limit {limit}"
             );
-            let arguments: Vec<&str> = line.split(' ').collect();
+            let arguments: Vec<&str> = words.split(' ').collect();
             run(&mut namespace.command("tc"), &arguments)?;
         }
         let Link {

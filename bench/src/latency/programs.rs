@@ -46,7 +46,7 @@ impl Method {
 /// requests whose option is forced is not the other's.
 pub(super) struct Programs {
     server: Program,
-    _edge: Program,
+    edge: Program,
     fixed: Program,
     plan: Program,
     options: Vec<String>,
@@ -99,11 +99,11 @@ impl Programs {
             server,
             options: names,
             client: Client::default(),
-            _edge: edge,
+            edge,
         };
         for (program, role, path) in [
             (&programs.server, "data", "/health"),
-            (&programs._edge, "admin", "/ready"),
+            (&programs.edge, "admin", "/ready"),
             (&programs.fixed, "admin", "/ready"),
             (&programs.plan, "admin", "/ready"),
         ] {

@@ -79,7 +79,7 @@ struct Regret {
     link: Link,
     best: String,
     /// Median of the plan over that of the best, less one.
-    regret: f64,
+    share: f64,
 }
 
 impl Report {
@@ -179,7 +179,7 @@ impl Report {
                     series,
                     link,
                     best: best.method.clone(),
-                    regret: plan.median_ms / best.median_ms - 1.0,
+                    share: plan.median_ms / best.median_ms - 1.0,
                 });
             }
             self.summaries.append(&mut summaries);
@@ -290,7 +290,7 @@ pub fn print(report: &Report) {
         let chosen = of("plan")
             .and_then(|s| s.chosen.clone())
             .unwrap_or_default();
-        println!("  {chosen:<12} {:>6.1} %", regret.regret * 100.0);
+        println!("  {chosen:<12} {:>6.1} %", regret.share * 100.0);
     }
     if let Some(error) = report.prediction_error {
         println!(

@@ -143,8 +143,8 @@ async fn take(
         let (codec, kind) = (app.codec.clone(), chosen.kind);
         let work = move || {
             let start = Instant::now();
-            let coded = prepare::prepare(&codec, &offer.coding, kind, &looked);
-            (coded, start.elapsed())
+            let done = prepare::prepare(&codec, &offer.coding, kind, &looked);
+            (done, start.elapsed())
         };
         app.pool.run(work).await
     };

@@ -167,7 +167,7 @@ impl Planner {
             None => chooser
                 .choose(&candidates, self.refresh)
                 // The floor keeps at least one; what is left is the device's bound.
-                .or_else(|| self.least_device(plan, &predictions))?,
+                .or_else(|| least_device(&plan.offer, &predictions))?,
         };
         let choice = &plan.offer.choices[index];
         state.options[index].taken = Some(now);
@@ -201,19 +201,6 @@ impl Planner {
         Some(chosen)
     }
 
-    /// The option with the least work on the device, of those that keep the floor.
-    fn least_device(
-        &self,
-        plan: &RoutePlan,
-        predictions: &[(f64, Predicted)],
-    ) -> Option<(usize, Why)> {
-        let choices = plan.offer.choices.iter().enumerate();
-        let keeps = choices.filter(|(_, choice)| choice.fidelity.keeps(&plan.offer.floor));
-        let device = |index: usize| predictions[index].1.device_ms;
-        let least = keeps.min_by(|a, b| device(a.0).total_cmp(&device(b.0)));
-        least.map(|(index, _)| (index, Why::Last))
-    }
-
     /// For each option its work in pixels and its predicted parts.
     fn predict(&self, plan: &RoutePlan, edge: &Arc<str>, looked: &Looked) -> Vec<(f64, Predicted)> {
         let (estimate, edge_queue, edge_profile) = {
@@ -234,12 +221,11 @@ impl Planner {
             let option = &state.options[index];
             let work = work(choice.kind, offer, looked);
             let waits = |is: bool, seconds: f64| if is { seconds } else { 0.0 };
-            let device = match choice.kind {
-                Kind::Passthrough => 0.0,
-                _ => {
-                    let part = self.device_part(choice.kind, &choice.name);
-                    option.device.predict(part, work).unwrap_or(0.0)
-                }
+            let device = if choice.kind == Kind::Passthrough {
+                0.0
+            } else {
+                let part = self.device_part(choice.kind, &choice.name);
+                option.device.predict(part, work).unwrap_or(0.0)
             };
             let bytes = match choice.kind {
                 Kind::Passthrough => looked.sent as f64,
@@ -327,7 +313,7 @@ impl Planner {
         if let Some(queue) = spent.queue {
             let before = state.queue();
             let queue = queue.as_secs_f64();
-            state.queue = Some((queue.max((before + queue) / 2.0), now));
+            state.queue = Some((queue.max(f64::midpoint(before, queue)), now));
         }
     }
 
@@ -447,6 +433,15 @@ impl EdgeState {
             seconds * 0.5_f64.powf(when.elapsed().as_secs_f64() / QUEUE_HALF_LIFE)
         })
     }
+}
+
+/// The option with the least work on the device, of those that keep the floor.
+fn least_device(offer: &Offer, predictions: &[(f64, Predicted)]) -> Option<(usize, Why)> {
+    let choices = offer.choices.iter().enumerate();
+    let keeps = choices.filter(|(_, choice)| choice.fidelity.keeps(&offer.floor));
+    let device = |index: usize| predictions[index].1.device_ms;
+    let least = keeps.min_by(|a, b| device(a.0).total_cmp(&device(b.0)));
+    least.map(|(index, _)| (index, Why::Last))
 }
 
 /// Pixels that an option has to work through.
