@@ -86,6 +86,30 @@ enum Command {
         #[arg(long, hide = true)]
         inside: Option<String>,
     },
+    /// Bytes, answers and times of the points at which a model is cut (`make points`), and of its input.
+    Points {
+        /// Folder of photos.
+        #[arg(long)]
+        data: PathBuf,
+        /// Only this split of the folder's index.csv.
+        #[arg(long)]
+        split: Option<String>,
+        /// Folder of the points.
+        #[arg(long, default_value = "target/points")]
+        points: PathBuf,
+        /// A bundle for the input, several times for several.
+        #[arg(long, default_value = "onnx/codecs/photo")]
+        codec: Vec<PathBuf>,
+        /// At most so many crops, evenly spread over all.
+        #[arg(long)]
+        max_crops: Option<usize>,
+        /// Megabits a second of the link.
+        #[arg(long, default_value_t = 1.0)]
+        mbit: f64,
+        /// Print one JSON object in place of the table.
+        #[arg(long)]
+        json: bool,
+    },
     /// Requests a second, latency, CPU and memory of passing through both sidecars, beside chains of
     /// two nginx and of two haproxy. Needs nginx, haproxy and wrk.
     Overhead {
@@ -156,6 +180,29 @@ fn main() -> Result<()> {
                 println!("{}", serde_json::to_string(&report)?);
             } else {
                 latency::print(&report);
+            }
+        }
+        Command::Points {
+            data,
+            split,
+            points,
+            codec,
+            max_crops,
+            mbit,
+            json,
+        } => {
+            let rows = fidelity::points::measure(&fidelity::points::Options {
+                data,
+                split,
+                points,
+                codecs: codec,
+                max_crops,
+                mbit,
+            })?;
+            if json {
+                println!("{}", serde_json::json!({ "points": rows }));
+            } else {
+                fidelity::points::print(&rows, mbit);
             }
         }
         Command::Overhead {

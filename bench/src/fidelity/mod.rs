@@ -3,6 +3,7 @@
 mod crops;
 mod ours;
 mod peers;
+pub mod points;
 mod report;
 mod stats;
 mod teacher;

@@ -9,11 +9,12 @@ use anyhow::{Context, Result, bail};
 use http::HeaderMap;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
 use sidecod_device::encode::{self, Coding, Looked};
-use sidecod_edge::bundles;
+use sidecod_edge::bundles::{self, Stored};
 use sidecod_edge::config::Device;
 use sidecod_edge::decode::pool::{Pool, Settings};
 use sidecod_edge::decode::torch::Engine;
-use sidecod_edge::decode::{self, Decoded};
+use sidecod_edge::decode::{self, Content};
+use sidecod_wire::bundle::Manifest;
 use sidecod_wire::entropy;
 use sidecod_wire::frame::Frame;
 use sidecod_wire::limits::Limits;
@@ -22,7 +23,7 @@ use super::{Codec, Coded};
 use crate::stack::workspace;
 
 /// Times that a picture is coded; the shortest counts.
-const REPEAT: usize = 3;
+pub(super) const REPEAT: usize = 3;
 
 /// One bundle at one quality.
 pub struct Ours {
@@ -30,8 +31,65 @@ pub struct Ours {
     label: String,
     quality: usize,
     encoder: Arc<encode::Codec>,
+    decoder: Arc<Decoding>,
+}
+
+/// What the edge does with frames of one bundle.
+pub struct Decoding {
     codec: Arc<decode::Codec>,
-    pool: Arc<Pool>,
+    pool: Pool,
+}
+
+impl Decoding {
+    /// Loads and warms the decoder of a bundle, and the tail behind it where it has one.
+    pub fn open(engine: Engine, stored: Stored) -> Result<Self> {
+        let decoder = Box::new(engine.load(&stored)?);
+        let codec = Arc::new(decode::Codec {
+            bundle: stored.bundle,
+            decoder,
+        });
+        let settings = Settings {
+            threads: 1,
+            queue: 1,
+            max_batch: 1,
+        };
+        let (pool, warmed) = Pool::start(std::slice::from_ref(&codec), settings)?;
+        for warmed in warmed {
+            warmed
+                .blocking_recv()
+                .context("the decode thread has ended")??;
+        }
+        Ok(Self { codec, pool })
+    }
+
+    /// The bundle's manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.codec.bundle.manifest
+    }
+
+    /// What the one slot of a frame decodes to.
+    pub fn content(&self, frame: &[u8]) -> Result<Content> {
+        let frame = Frame::decode(frame, &Limits::default())?;
+        let [slot] = &frame.slots[..] else {
+            bail!("the frame has {} slots", frame.slots.len());
+        };
+        let bundle = &self.codec.bundle;
+        let channels = bundle.manifest.channels;
+        let size = match &bundle.manifest.point {
+            Some(point) => (point.feature[2] as u32, point.feature[1] as u32),
+            None => slot.coded_size(),
+        };
+        let (height, width) = bundle.manifest.latent_size(size.0, size.1);
+        let quality = usize::from(frame.quality);
+        let tables = &bundle.tables[quality];
+        let symbols = entropy::decode(&slot.code, channels, height, width, tables)?;
+        let submitted = self.pool.submit(self.codec.clone(), quality, symbols, size);
+        let Ok(waiting) = submitted else {
+            bail!("the decode queue is full");
+        };
+        let decoded = waiting.blocking_recv();
+        Ok(decoded.context("the decode thread has ended")??.content)
+    }
 }
 
 /// The bundles that ship.
@@ -52,60 +110,18 @@ pub fn open(folders: &[PathBuf]) -> Result<Vec<Ours>> {
     let mut all = Vec::new();
     for (folder, stored) in folders.iter().zip(bundles::read_all(folders)?) {
         let encoder = Arc::new(encode::Codec::open(folder, Limits::default())?);
-        let decoder = Box::new(engine.load(&stored)?);
-        let codec = Arc::new(decode::Codec {
-            bundle: stored.bundle,
-            decoder,
-        });
-        let settings = Settings {
-            threads: 1,
-            queue: 1,
-            max_batch: 1,
-        };
-        let (pool, warmed) = Pool::start(std::slice::from_ref(&codec), settings)?;
-        for warmed in warmed {
-            warmed
-                .blocking_recv()
-                .context("the decode thread has ended")??;
-        }
-        let pool = Arc::new(pool);
-        let manifest = &codec.bundle.manifest;
-        for (quality, listed) in manifest.qualities.iter().enumerate() {
+        let decoder = Arc::new(Decoding::open(engine, stored)?);
+        for (quality, listed) in decoder.manifest().qualities.iter().enumerate() {
             all.push(Ours {
-                name: manifest.name.clone(),
+                name: decoder.manifest().name.clone(),
                 label: listed.name.clone(),
                 quality,
                 encoder: encoder.clone(),
-                codec: codec.clone(),
-                pool: pool.clone(),
+                decoder: decoder.clone(),
             });
         }
     }
     Ok(all)
-}
-
-impl Ours {
-    fn decode(&self, frame: &[u8]) -> Result<Decoded> {
-        let frame = Frame::decode(frame, &Limits::default())?;
-        let [slot] = &frame.slots[..] else {
-            bail!("the frame has {} slots", frame.slots.len());
-        };
-        let bundle = &self.codec.bundle;
-        let channels = bundle.manifest.channels;
-        let size = slot.coded_size();
-        let (height, width) = bundle.manifest.latent_size(size.0, size.1);
-        let tables = &bundle.tables[self.quality];
-        let symbols = entropy::decode(&slot.code, channels, height, width, tables)?;
-        let Ok(waiting) = self
-            .pool
-            .submit(self.codec.clone(), self.quality, symbols, size)
-        else {
-            bail!("the decode queue is full");
-        };
-        Ok(waiting
-            .blocking_recv()
-            .context("the decode thread has ended")??)
-    }
 }
 
 impl Codec for Ours {
@@ -138,9 +154,12 @@ impl Codec for Ours {
             let took = took.filter(|(step, _)| matches!(*step, "encode" | "entropy"));
             encode = encode.min(took.map(|(_, took)| *took).sum());
             let begin = Instant::now();
-            let decoded = self.decode(coded.crossing.bytes())?;
+            let content = self.decoder.content(coded.crossing.bytes())?;
             decode = decode.min(begin.elapsed());
-            result = Some((coded.crossing.bytes().len(), decoded.rgb));
+            let Content::Rgb(rgb) = content else {
+                bail!("the bundle is none for pictures");
+            };
+            result = Some((coded.crossing.bytes().len(), rgb));
         }
         let (bytes, rgb) = result.context("coded at least once")?;
         Ok(Coded {

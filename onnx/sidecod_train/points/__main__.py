@@ -91,7 +91,10 @@ def _train(args, model, around, points):
     photos = {split: data.load_photos(paths[split], 1024) for split in ("train", "val")}
     channels_last = {"memory_format": torch.channels_last}
     model.graph.to(**channels_last)
-    pool = Pool(model, around, tensors, photos["train"], args.crops, args.seed)
+    # The last map before the answer is what all points have to keep.
+    last = list(model.places())[-1]
+    kept = tensors if last in tensors else [*tensors, last]
+    pool = Pool(model, around, kept, photos["train"], args.crops, args.seed)
     for index, (tensor, name) in enumerate(zip(tensors, names)):
         shape, targets = model.shapes[tensor], _each(args.bytes, index)
         stride = _each(args.stride, index) if args.stride else 4 if shape[1] >= 56 else 2 if shape[1] >= 14 else 1
@@ -106,7 +109,7 @@ def _train(args, model, around, points):
             codec = train(pool, tail, tensor, codec, [max(1, t - export.FRAME) for t in targets],
                           _each(args.steps, index), args.batch, args.lr, args.seed, log)
         codec = export.save(codec, folder)
-        sets, figures = export.tables(codec, pool.take(tensor, np.arange(min(800, pool.count))))
+        sets, figures = export.tables(codec, pool.take(tensor, np.arange(min(400, pool.count))))
         (folder / export.TABLES).write_bytes(b"".join(made.to_bytes() for made in sets))
         measured = export.report(model, tail, tensor, around, codec, sets, photos["val"])
         qualities = []

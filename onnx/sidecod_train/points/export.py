@@ -36,7 +36,7 @@ def load(folder, sizes):
     return codec.settle()
 
 
-def tables(codec, features, bins=12, sample=12000):
+def tables(codec, features, bins=12, sample=4000):
     """Entropy tables of each quality for float32 features [N, F, H, W]: ([Tables], [figures])."""
     sets, figures = [], []
     for quality in range(codec.qualities):

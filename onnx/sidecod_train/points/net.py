@@ -159,7 +159,7 @@ class Training(nn.Module):
             self.rate.base.copy_(base.clamp(-3, 3))
 
     def forward(self, feature, quality):
-        """(decoded feature, bits of each sample)."""
+        """(decoded feature, bits of each sample with noise for rounding, bits as rounded)."""
         codec = self.codec
         gain = codec.log_gain[quality].exp()[:, :, None, None]
         scaled = codec.encoder(feature) * gain
@@ -167,7 +167,10 @@ class Training(nn.Module):
         # Rounding has no gradient: noise stands for it in the rate, the identity in the symbols.
         noisy = scaled + torch.rand_like(scaled) - 0.5
         latent = (scaled + (hard - scaled).detach()) / gain
-        return codec.decoder.rebuild(latent, quality), self.rate(noisy, hard, quality)
+        with torch.no_grad():
+            # Noise around symbols that are mostly zero costs bits that no code needs.
+            rounded = self.rate(hard, hard, quality)
+        return codec.decoder.rebuild(latent, quality), self.rate(noisy, hard, quality), rounded
 
     def groups(self, lr):
         """Parameter groups: the rate model and the gains are logarithms, and have far to go."""

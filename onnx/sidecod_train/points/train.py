@@ -13,8 +13,9 @@ from ..config import DataConfig
 from ..losses import answer, pixels
 from .net import Codec, Training
 
-# Weights of the losses beside the answer's: the feature's own error, and that of the layers after it.
-FEATURE, LATER = 0.3, 1.0
+# Weights of the losses: the answer's divergence, the feature's own error, and that of the layers after
+# it. The answer alone is soon learned by heart where photos are few; features are not.
+ANSWER, FEATURE, LATER = 0.5, 0.5, 2.0
 # How the price of a bit follows the size that is asked for: at once, with this power of what is too
 # much, and slowly, by this much a step.
 AT_ONCE, SLOWLY = 1.5, 0.004
@@ -66,7 +67,7 @@ def train(pool, tail, tensor, codec, targets, steps, batch, lr, seed, log):
         index = rng.integers(pool.count, size=batch)
         quality = torch.from_numpy(rng.integers(len(targets), size=batch))
         feature = pool.take(tensor, index).contiguous(memory_format=torch.channels_last)
-        decoded, bits = net(feature, quality)
+        decoded, bits, rounded = net(feature, quality)
         logits, features = tail.graph(decoded, later)
         terms = {
             "feature": pixels(decoded, feature) / sizes[tensor],
@@ -77,14 +78,14 @@ def train(pool, tail, tensor, codec, targets, steps, batch, lr, seed, log):
             terms["later"] = terms["later"] + pixels(value, pool.take(name, index)) / sizes[name] / len(later)
         now = price * np.clip(seen / wanted, 0.3, 3) ** AT_ONCE
         cost = torch.from_numpy(now.astype(np.float32))[quality] * bits
-        loss = (terms["answer"] + FEATURE * terms["feature"] + LATER * terms["later"] + cost).mean()
+        loss = (ANSWER * terms["answer"] + FEATURE * terms["feature"] + LATER * terms["later"] + cost).mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"{tensor}: step {step}: the loss is {float(loss)}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
-        for one, size in zip(quality.tolist(), bits.tolist()):
+        for one, size in zip(quality.tolist(), rounded.tolist()):
             seen[one] += 0.1 * (size - seen[one])
         price *= np.exp(SLOWLY * np.clip(np.log(seen / wanted), -1, 1))
         keep = min(0.99, (1 + step) / (10 + step))

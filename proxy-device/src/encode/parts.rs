@@ -65,7 +65,7 @@ pub struct Single {
 pub struct Head {
     bundle: Bundle,
     point: Point,
-    head: Box<dyn Encoder>,
+    model: Box<dyn Encoder>,
     encoder: Box<dyn Encoder>,
 }
 
@@ -118,7 +118,7 @@ impl Head {
         };
         let (head, encoder) = (load(HEAD, 3)?, load(ENCODER, point.feature[0])?);
         let opened = Self {
-            head: Box::new(head),
+            model: Box::new(head),
             encoder: Box::new(encoder),
             bundle,
             point,
@@ -160,7 +160,7 @@ impl Head {
             ..
         } = input.picture;
         let slot = Slot {
-            form: input.form.clone(),
+            form: input.form,
             width,
             height,
             color,
@@ -192,7 +192,7 @@ impl Head {
         steps: &mut Steps,
     ) -> Result<Vec<f32>, EncoderError> {
         let side = self.point.input.side as usize;
-        let feature = self.head.run(values, side, side)?;
+        let feature = self.model.run(values, side, side)?;
         expect(HEAD, feature.len(), self.point.numbers())?;
         steps.push(("head", clock.lap()));
         let [_, height, width] = self.point.feature;
@@ -288,7 +288,7 @@ impl Single {
     pub fn of(looked: &Looked, limits: &Limits) -> Result<Self, NotCoded> {
         match &looked.found.inputs[..] {
             [input] => Ok(Self {
-                form: input.form.clone(),
+                form: input.form,
                 picture: looked.read(0, limits)?,
             }),
             several => Err(NotCoded::Several(several.len())),

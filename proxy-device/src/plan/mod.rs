@@ -106,15 +106,13 @@ pub async fn plan(
 /// # Errors
 /// [`NotCoded`], or that the encoding threads are busy.
 pub async fn answer(app: &Arc<App>, looked: Arc<Looked>) -> anyhow::Result<Crossing> {
-    let codec = app.codec.clone();
-    let coded = app
-        .pool
-        .run(move || prepare::local(&codec, &looked))
-        .await??;
-    for (step, time) in coded.steps {
+    let shared = app.clone();
+    let run = move || prepare::local(&shared.codec, &looked);
+    let Coded { crossing, steps } = app.pool.run(run).await??;
+    for (step, time) in steps {
         record(step, time);
     }
-    Ok(coded.crossing)
+    Ok(crossing)
 }
 
 async fn take(

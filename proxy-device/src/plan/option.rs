@@ -176,12 +176,12 @@ fn choice(named: &Named, codec: &Codec) -> Result<Choice, String> {
         first if first == manifest.name => input(manifest, quality(manifest, quality_name)?),
         first => {
             let Some(head) = heads().position(|manifest| manifest.name == first) else {
-                let names = std::iter::once(manifest).chain(heads());
-                let names: Vec<_> = names.map(|m| format!("{}:QUALITY", m.name)).collect();
+                let bundles = std::iter::once(manifest).chain(heads());
+                let bundles: Vec<_> = bundles.map(|m| format!("{}:QUALITY", m.name)).collect();
                 let local = parts.local().map_or("", |_| "local, ");
                 return Err(format!(
                     "{name} is none of {}, jpeg:1 to jpeg:100, webp:1 to webp:100, {local}{PASSTHROUGH}",
-                    names.join(", ")
+                    bundles.join(", ")
                 ));
             };
             let manifest = &parts.heads()[head].bundle().manifest;
