@@ -8,13 +8,14 @@ export LIBTORCH_USE_PYTORCH := 1
 unexport LIBTORCH
 endif
 
-.PHONY: help setup build demo test peers lint clean
+.PHONY: help setup build points demo test peers lint clean
 
 help:
 	@echo 'make demo    a photo through both sidecars and sent directly, side by side (PHOTO=path for your own)'
 	@echo 'make test    all tests but the next'
 	@echo 'make peers   real model servers and clients through both sidecars (as root; 300 MB to download, 1.8 GB on disk)'
 	@echo 'make lint    formatting, clippy, licences and versions of the dependencies'
+	@echo 'make points  parts of the example model for device and edge, in target/points (wants PyTorch)'
 	@echo 'make build   the programs, in target/release'
 	@echo 'make setup   libtorch for the CPU, in .libtorch (135 MB to download, 500 MB on disk)'
 	@echo 'make clean   remove what was built; libtorch stays'
@@ -27,10 +28,17 @@ setup:
 build: setup
 	cargo build --release --workspace --all-targets
 
+# The points of the model server's model: heads and tails are cut out of it, feature codecs unpacked.
+points:
+	@python=$$(PYTHON='$(PYTHON)' scripts/train_env) && PYTHONPATH=onnx "$$python" -m sidecod_train split \
+		--model examples/model-server/model/efficientnet-lite0.onnx \
+		--interface onnx/points/efficientnet-lite0/interface.toml \
+		--points onnx/points/efficientnet-lite0 --out target/points
+
 demo: build
 	@scripts/demo.sh $(if $(PHOTO),'$(PHOTO)')
 
-test: build
+test: build points
 	cargo test --release --workspace
 	$(PYTHON) -m unittest discover -s scripts/tests
 	python=$$(PYTHON='$(PYTHON)' scripts/train_env) && PYTHONPATH=onnx "$$python" -m unittest discover -s onnx/tests
