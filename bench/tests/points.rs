@@ -58,8 +58,10 @@ async fn stack() -> (Stack, Vec<String>) {
     let points = points();
     let names = points.iter().map(|folder| format!("{}:q1", bundle(folder)));
     let mut options: Vec<String> = names.collect();
-    options.extend(["photo:q1", "local", "passthrough"].map(ToOwned::to_owned));
-    let route = format!("[{{ name = \"photos\", path = \"{PATH}\", options = {options:?} }}]");
+    options.extend(["photo:q3", "local", "passthrough"].map(ToOwned::to_owned));
+    let route = format!(
+        "[{{ name = \"photos\", path = \"{PATH}\", options = {options:?}, max_side = 512, timeout_ms = 240000 }}]"
+    );
     let mut bundles = points.clone();
     bundles.push(workspace().join("onnx/codecs/photo"));
     let device = [
@@ -71,7 +73,10 @@ async fn stack() -> (Stack, Vec<String>) {
         set("plan.force_header", &format!("{FORCE:?}")),
         set("route", &route),
     ];
-    let device: Vec<&str> = device.iter().flat_map(|value| ["--set", value]).collect();
+    let device: Vec<&str> = device
+        .iter()
+        .flat_map(|value| ["--set", value.as_str()])
+        .collect();
     let edge = set("bundles", &list(&bundles));
     let stack = Stack::start(&device, &["--set", &edge]).await;
     (stack.expect("all three start"), options)

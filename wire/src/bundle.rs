@@ -568,6 +568,46 @@ mod tests {
         }
     }
 
+    fn feature() -> serde_json::Value {
+        let mut json = manifest();
+        json["domain"] = json!("feature");
+        json["point"] = json!({
+            "feature": [24, 56, 28], "outputs": 10, "tensor": "t", "model": {},
+            "input": {"side": 224, "short_side": 256, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]},
+            "answer": {"content_type": "a/b", "values": "softmax", "top": 5, "body": "$top", "item": "$index"},
+        });
+        json
+    }
+
+    #[test]
+    fn a_feature_has_a_point_that_fits_its_codec() {
+        let good = parse(&feature()).unwrap();
+        assert_eq!(good.point.unwrap().numbers(), 24 * 56 * 28);
+        for (pointer, value, says) in [
+            ("/domain", json!("image"), "domain is image, expected"),
+            ("/point", json!(null), "domain is feature, expected"),
+            (
+                "/point/feature/1",
+                json!(57),
+                "point.feature is [24, 57, 28], expected",
+            ),
+            ("/point/feature/2", json!(260), "multiples of 4 to 256"),
+            ("/point/feature/0", json!(0), "channels to 4096"),
+            ("/point/outputs", json!(0), "outputs is 0, expected"),
+            ("/point/input/side", json!(0), "input.side is 0, expected"),
+            (
+                "/point/answer/values",
+                json!("top"),
+                "unknown variant `top`",
+            ),
+        ] {
+            let mut json = feature();
+            *json.pointer_mut(pointer).unwrap() = value;
+            let error = parse(&json).unwrap_err().to_string();
+            assert!(error.contains(says), "{error:?}, {says:?}");
+        }
+    }
+
     #[test]
     fn another_file_is_refused() {
         let manifest = parse(&manifest()).unwrap();
