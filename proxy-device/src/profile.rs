@@ -71,8 +71,8 @@ fn photo(side: u32, config: &Config) -> Result<Option<Arc<Looked>>> {
     )?)))
 }
 
-/// Noise in which, as in photos, every octave is as strong as the next: codecs work about as long
-/// on it as on a photo.
+/// Noise with less in every finer octave, as in photos: JPEG and WebP need about as many bytes for
+/// it, and work about as long on it, as on a photo.
 fn landscape(side: u32) -> Picture {
     let at = |x: u32, y: u32, octave: u32| {
         let mut hash = x.wrapping_mul(0x9e37_79b9) ^ y.wrapping_mul(0x85eb_ca6b) ^ octave << 24;
@@ -82,7 +82,7 @@ fn landscape(side: u32) -> Picture {
         (hash & 0xff) as f32
     };
     let value = |x: u32, y: u32, channel: u32| {
-        let mut sum = 0.0;
+        let (mut sum, mut weights) = (0.0, 0.0);
         for octave in 1..=6 {
             let cell = 1 << octave;
             let (left, top) = (x / cell, y / cell);
@@ -95,9 +95,11 @@ fn landscape(side: u32) -> Picture {
             let corner = |dx, dy| at(left + dx, top + dy, key);
             let upper = corner(0, 0) * (1.0 - u) + corner(1, 0) * u;
             let lower = corner(0, 1) * (1.0 - u) + corner(1, 1) * u;
-            sum += (upper * (1.0 - v) + lower * v) * cell as f32;
+            let weight = (cell as f32).sqrt();
+            sum += (upper * (1.0 - v) + lower * v) * weight;
+            weights += weight;
         }
-        sum / 126.0
+        sum / weights
     };
     let rgb = (0..side)
         .flat_map(|y| (0..side).map(move |x| (x, y)))

@@ -57,7 +57,9 @@ impl Programs {
     /// Starts them and waits until they are ready.
     pub async fn start(far: &Namespace, options: &Options) -> Result<Self> {
         let profile = |name: &str| {
-            let file = options.profiles.as_ref()?.join(name);
+            // The programs run in another folder.
+            let folder = std::path::absolute(options.profiles.as_ref()?).ok()?;
+            let file = folder.join(name);
             Some(format!("{:?}", file.display().to_string()))
         };
         let listen = format!("{FAR}:8500");
