@@ -91,7 +91,10 @@ fn shape(text: &[u8]) -> String {
         match c {
             '"' => in_text = !in_text,
             c if in_text => word.push(c),
-            ':' => shape.push_str(&format!("{} ", std::mem::take(&mut word))),
+            ':' => {
+                shape.push_str(&std::mem::take(&mut word));
+                shape.push(' ');
+            }
             '{' | '[' | ']' | '}' => shape.push(c),
             _ => word.clear(),
         }
