@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use sidecod_sidecar::Body;
-use sidecod_sidecar::body::{silent, streamed};
+use sidecod_sidecar::body::{relayed, silent};
 use sidecod_sidecar::hop::{remove_hop_by_hop, remove_prefixed};
 use sidecod_wire::header::{ERROR, PREFIX};
 
@@ -69,7 +69,7 @@ pub fn from_upstream(mut answer: Response<Incoming>) -> Response<Body> {
     if answer.status() == StatusCode::NOT_MODIFIED {
         return answer.map(|_| silent());
     }
-    answer.map(streamed)
+    answer.map(relayed)
 }
 
 /// Records what the edge says of its time and takes it out of the answer.

@@ -87,7 +87,7 @@ pub fn to_device(answer: Response<Incoming>, steps: &Steps, in_flight: Gauged) -
         parts.headers.append(SERVER_TIMING, value);
     }
     parts.version = Version::HTTP_2;
-    Response::from_parts(parts, body::guarded(body::streamed(incoming), in_flight))
+    Response::from_parts(parts, body::guarded(body::relayed(incoming), in_flight))
 }
 
 #[cfg(test)]
