@@ -68,7 +68,7 @@ async fn stack() -> (Stack, Vec<String>) {
         set("codec.heads", &list(&points)),
         set(
             "codec.local",
-            &format!("{:?}", workspace().join("target/points/local")),
+            &format!("\"{}\"", workspace().join("target/points/local").display()),
         ),
         set("plan.force_header", &format!("{FORCE:?}")),
         set("route", &route),
