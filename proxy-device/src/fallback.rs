@@ -99,6 +99,7 @@ pub async fn send(
     let Planned {
         crossing,
         mut chosen,
+        ..
     } = planned;
     let through_edge = if crossing.is_some() {
         Outcome::FallbackEdge
@@ -108,10 +109,7 @@ pub async fn send(
     let mut failure = None;
     // A code may take half of the time, so that a decoder that is too slow costs no request.
     if let Some(crossing) = crossing {
-        let outcome = match &crossing {
-            Crossing::Frame(_) => Outcome::Code,
-            Crossing::Body { .. } => Outcome::Classical,
-        };
+        let outcome = outcome_of(&crossing);
         let request = crossed(parts, crossing);
         let (chosen, limit) = (chosen.take(), terms.rest() / 2);
         match edge(app, destination, outcome, request, chosen.as_ref(), limit).await {
@@ -170,6 +168,26 @@ pub async fn send_streamed(
             }
         }
         Err(error) => (Outcome::Error, unreachable(&error.to_string())),
+    }
+}
+
+/// Asks once, through the edge and without another step, for an answer that no app waits for: that of
+/// the model server, or none.
+pub(crate) async fn ask(
+    app: &Arc<App>,
+    destination: &Destination,
+    parts: &Parts,
+    body: &Whole,
+    coded: Option<Crossing>,
+    limit: Duration,
+) -> Option<Response<Body>> {
+    let (outcome, request) = match coded {
+        Some(crossing) => (outcome_of(&crossing), crossed(parts, crossing)),
+        None => (Outcome::Passthrough, original(parts, body)),
+    };
+    match edge(app, destination, outcome, request, None, limit).await {
+        Attempt::Answer(found, answer) => (found == outcome).then_some(answer),
+        Attempt::Failed(_) => None,
     }
 }
 
@@ -295,6 +313,14 @@ pub(crate) fn direct_problem(error: &UpstreamError) -> Response<Body> {
 
 pub(crate) fn unreachable(detail: &str) -> Response<Body> {
     problem(StatusCode::BAD_GATEWAY, "edge-unreachable", detail)
+}
+
+/// How a request is answered that crossed in this form.
+fn outcome_of(crossing: &Crossing) -> Outcome {
+    match crossing {
+        Crossing::Frame(_) => Outcome::Code,
+        Crossing::Body { .. } => Outcome::Classical,
+    }
 }
 
 /// The request with its original body.
