@@ -163,7 +163,7 @@ pub async fn other(
         prepare::prepare(&codec, &offer.coding, kind, &looked)
     };
     match pool.run(work).await {
-        Ok(Ok(coded)) => return Some(coded.crossing),
+        Ok(Ok(done)) => return Some(done.crossing),
         Ok(Err(error)) => as_it_is(route, error.reason(), &error),
         Err(error @ Full::Queue) => as_it_is(route, "queue_full", &error),
         Err(error @ Full::Failed) => as_it_is(route, "encoder", &error),
