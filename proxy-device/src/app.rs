@@ -12,13 +12,16 @@ use axum::extract::State;
 use axum::routing::get;
 use http::uri::Authority;
 use http::{HeaderValue, Version};
+use sidecod_sidecar::access::Access;
+use sidecod_sidecar::admin::{self, Admin};
 use sidecod_sidecar::connect::Connector;
 use sidecod_sidecar::listen::{Connections, Http};
+use sidecod_sidecar::metrics;
+use sidecod_sidecar::otlp::Spans;
 use sidecod_sidecar::own::Own;
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::shutdown::{Shutdown, asked_to_end};
 use sidecod_sidecar::upstream::{BaseUrl, Upstream};
-use sidecod_sidecar::{admin, metrics};
 use sidecod_wire::profile::Profile;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -32,6 +35,7 @@ use crate::plan::option::Offer;
 use crate::plan::planner::Planner;
 use crate::plan::probe;
 use crate::plan::report::Report;
+use crate::trial::{self, Trials};
 
 /// What all requests share.
 pub struct App {
@@ -40,6 +44,7 @@ pub struct App {
     pub(crate) pool: Pool,
     /// Chooses among the options of the routes.
     pub(crate) planner: Planner,
+    pub(crate) trials: Trials,
     pub(crate) link: Link,
     /// Where requests of reverse listeners go.
     pub(crate) reverse: Destination,
@@ -54,6 +59,8 @@ pub struct App {
     pub(crate) held: Arc<Semaphore>,
     pub(crate) body_timeout: Duration,
     pub(crate) keep_server_timing: bool,
+    /// Who is told of each request.
+    pub(crate) access: Access,
 }
 
 /// Times of the forward and the transparent way in.
@@ -93,6 +100,7 @@ impl App {
             planner,
             codec: Arc::new(codec),
             pool: Pool::start("encode", config.codec.threads, config.codec.queue)?,
+            trials: Trials::start(&config.routes)?,
             link: Link::new(&config.edge, own.clone()).context("edge")?,
             reverse: Destination {
                 upstream: Some(HeaderValue::from_str(&config.edge.upstream).context("edge")?),
@@ -109,6 +117,13 @@ impl App {
             held: Arc::new(Semaphore::new(config.max_held_mib << 10)),
             body_timeout: Duration::from_millis(config.body_timeout_ms),
             keep_server_timing: config.keep_server_timing,
+            access: Access {
+                level: config.log.access,
+                spans: config
+                    .otlp
+                    .as_ref()
+                    .map(|otlp| Spans::start(otlp, "proxy-device")),
+            },
         })
     }
 
@@ -166,13 +181,13 @@ pub async fn run(config: Config) -> Result<()> {
     let pages = axum::Router::new()
         .route("/plan", get(plan_page))
         .with_state(app.clone());
-    let admin = tokio::spawn(admin::serve(
-        admin,
-        readiness.clone(),
+    let told = Admin {
+        program: "proxy-device",
+        readiness: readiness.clone(),
         metrics,
-        pages,
-        shutdown.clone(),
-    ));
+        more: trial::report::router(app.clone()).merge(pages),
+    };
+    let admin = tokio::spawn(admin::serve(admin, told, shutdown.clone()));
     if app.planner.chooses() {
         let idle = Duration::from_millis(config.plan.probe_idle_ms);
         tokio::spawn(probe::keep(app.clone(), idle));

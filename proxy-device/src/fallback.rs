@@ -106,6 +106,7 @@ pub async fn send(
         crossing,
         mut chosen,
         local,
+        ..
     } = planned;
     if let Some(Crossing::Answer { content_type, body }) = crossing {
         return (Outcome::Local, own(content_type, body));
@@ -118,10 +119,7 @@ pub async fn send(
     let mut failure = None;
     // A code may take half of the time, so that a decoder that is too slow costs no request.
     if let Some(crossing) = crossing {
-        let outcome = match &crossing {
-            Crossing::Frame(_) => Outcome::Code,
-            Crossing::Body { .. } | Crossing::Answer { .. } => Outcome::Classical,
-        };
+        let outcome = outcome_of(&crossing);
         let request = crossed(parts, crossing);
         let (chosen, limit) = (chosen.take(), terms.rest() / 2);
         match edge(app, destination, outcome, request, chosen.as_ref(), limit).await {
@@ -189,6 +187,26 @@ pub async fn send_streamed(
             }
         }
         Err(error) => (Outcome::Error, unreachable(&error.to_string())),
+    }
+}
+
+/// Asks once, through the edge and without another step, for an answer that no app waits for: that of
+/// the model server, or none.
+pub(crate) async fn ask(
+    app: &Arc<App>,
+    destination: &Destination,
+    parts: &Parts,
+    body: &Whole,
+    coded: Option<Crossing>,
+    limit: Duration,
+) -> Option<Response<Body>> {
+    let (outcome, request) = match coded {
+        Some(crossing) => (outcome_of(&crossing), crossed(parts, crossing)),
+        None => (Outcome::Passthrough, original(parts, body)),
+    };
+    match edge(app, destination, outcome, request, None, limit).await {
+        Attempt::Answer(found, answer) => (found == outcome).then_some(answer),
+        Attempt::Failed(_) => None,
     }
 }
 
@@ -323,6 +341,15 @@ fn own(content_type: String, body: bytes::Bytes) -> Response<Body> {
         answer.headers_mut().insert(header::CONTENT_TYPE, value);
     }
     answer
+}
+
+/// How a request is answered that crossed in this form.
+fn outcome_of(crossing: &Crossing) -> Outcome {
+    match crossing {
+        Crossing::Frame(_) => Outcome::Code,
+        Crossing::Body { .. } => Outcome::Classical,
+        Crossing::Answer { .. } => Outcome::Local,
+    }
 }
 
 /// The request with its original body.

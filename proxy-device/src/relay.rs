@@ -10,8 +10,18 @@ use sidecod_sidecar::hop::{remove_hop_by_hop, remove_prefixed};
 use sidecod_wire::header::{ERROR, PREFIX};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-/// The entries that an edge writes, in this order, as the last value of the header.
-const EDGE_STEPS: [&str; 4] = ["queue", "decode", "render", "upstream"];
+/// The entries that an edge writes, in this order, as the last value of the header, and what they are
+/// called here.
+const EDGE_STEPS: [(&str, &str); 4] = [
+    ("queue", "edge_queue"),
+    ("decode", "edge_decode"),
+    ("render", "edge_render"),
+    ("upstream", "edge_upstream"),
+];
+
+/// What an edge says of its time: an extension of the answer.
+#[derive(Debug, Clone)]
+pub struct EdgeSteps(pub Vec<(&'static str, Duration)>);
 
 /// The kind of the edge's own error, if the answer is one.
 #[must_use]
@@ -83,8 +93,7 @@ fn take_server_timing<B>(answer: &mut Response<B>, keep: bool) -> EdgeTime {
         return EdgeTime::default();
     };
     for (step, time) in &steps {
-        metrics::histogram!("sidecod_device_step_seconds", "step" => format!("edge_{step}"))
-            .record(*time);
+        metrics::histogram!("sidecod_device_step_seconds", "step" => *step).record(*time);
     }
     if !keep {
         headers.remove(SERVER_TIMING);
@@ -93,14 +102,15 @@ fn take_server_timing<B>(answer: &mut Response<B>, keep: bool) -> EdgeTime {
         }
     }
     let mut edge = EdgeTime::default();
-    for (step, time) in steps {
+    for &(step, time) in &steps {
         match step {
-            "queue" => edge.queue = Some(time),
-            "decode" => edge.decode = time,
-            "render" => edge.render = time,
+            "edge_queue" => edge.queue = Some(time),
+            "edge_decode" => edge.decode = time,
+            "edge_render" => edge.render = time,
             _ => edge.upstream = time,
         }
     }
+    answer.extensions_mut().insert(EdgeSteps(steps));
     edge
 }
 
@@ -108,9 +118,9 @@ fn take_server_timing<B>(answer: &mut Response<B>, keep: bool) -> EdgeTime {
 fn edge_steps(value: &str) -> Option<Vec<(&'static str, Duration)>> {
     let steps = value.split(',').map(|entry| {
         let (name, time) = entry.trim().split_once(";dur=")?;
-        let name = EDGE_STEPS.into_iter().find(|step| *step == name)?;
+        let (_, step) = EDGE_STEPS.into_iter().find(|(entry, _)| *entry == name)?;
         Some((
-            name,
+            step,
             Duration::try_from_secs_f64(time.parse::<f64>().ok()? / 1e3).ok()?,
         ))
     });
@@ -149,7 +159,7 @@ mod tests {
         assert_eq!(left(&["upstream;dur=-3"], false), ["upstream;dur=-3"]);
         assert_eq!(
             edge_steps("decode;dur=12.5"),
-            Some(vec![("decode", Duration::from_micros(12_500))])
+            Some(vec![("edge_decode", Duration::from_micros(12_500))])
         );
     }
 }

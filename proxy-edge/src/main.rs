@@ -66,7 +66,10 @@ fn main() -> ExitCode {
     if let Some(Command::Profile { out, max_side }) = &arguments.command {
         return ended(measure(config, stored, out, *max_side));
     }
-    log::start();
+    if let Err(error) = log::start(&config.log) {
+        eprintln!("proxy-edge: {error}");
+        return ExitCode::from(BAD_CONFIG);
+    }
     if let Err(error) = settled {
         tracing::warn!(%error, "memory will grow with the number of picture sizes");
     }
@@ -121,18 +124,20 @@ fn describe(config: &Config, stored: &[Stored]) {
 }
 
 fn serve(config: Config, stored: Vec<Stored>) -> Result<()> {
-    runtime()?.block_on(run::run(config, stored))?;
+    runtime(&config)?.block_on(run::run(config, stored))?;
     Ok(())
 }
 
 fn measure(config: Config, stored: Vec<Stored>, out: &Path, max_side: u32) -> Result<()> {
+    let threads = config.clone();
     let measuring = profile::measure(config, stored, max_side);
-    let (profile, summary) = runtime()?.block_on(measuring)?;
+    let (profile, summary) = runtime(&threads)?.block_on(measuring)?;
     write(&profile, summary, out).with_context(|| out.display().to_string())
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.worker_threads)
         .enable_all()
         .build()
 }

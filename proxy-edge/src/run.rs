@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sidecod_sidecar::admin::{self, Admin};
 use sidecod_sidecar::readiness::{Blocker, Readiness};
 use sidecod_sidecar::shutdown::{self, Shutdown};
-use sidecod_sidecar::{admin, listen, metrics};
+use sidecod_sidecar::{listen, metrics};
 use sidecod_wire::profile::Profile;
 use tokio::net::TcpListener;
 
@@ -92,13 +93,13 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
         let (limits, shutdown) = (config.server.clone(), shutdown.clone());
         async move { listen::http2(data, &limits, service, shutdown).await }
     });
-    let admin = tokio::spawn(admin::serve(
-        admin,
+    let told = Admin {
+        program: "proxy-edge",
         readiness,
-        handle,
-        admin::Router::new(),
-        shutdown,
-    ));
+        metrics: handle,
+        more: admin::Router::new(),
+    };
+    let admin = tokio::spawn(admin::serve(admin, told, shutdown));
 
     let life = async {
         edge.open(load(config, stored).await?);

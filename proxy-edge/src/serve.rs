@@ -11,7 +11,9 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use sidecod_sidecar::access::{self, Access, Known, Line};
 use sidecod_sidecar::metrics::Gauged;
+use sidecod_sidecar::otlp::{Spans, TRACEPARENT};
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::upgrade::ASK;
 use sidecod_sidecar::{Body, body};
@@ -32,6 +34,9 @@ const DEFAULT_UPSTREAM: &str = "default";
 /// Bytes of a probe of the link.
 const MOST_PROBE: usize = 64 << 10;
 
+/// A body of a device, whose bytes the line of the request tells.
+pub(crate) type DeviceBody = access::Counted<Incoming>;
+
 /// What the data listener serves.
 pub struct Edge {
     config: Config,
@@ -41,6 +46,7 @@ pub struct Edge {
     frames: Semaphore,
     /// JSON of what `proxy-edge profile` wrote.
     profile: Option<Bytes>,
+    access: Access,
 }
 
 impl Edge {
@@ -51,6 +57,13 @@ impl Edge {
             upstreams: Upstreams::new(&config.upstreams),
             frames: Semaphore::new(config.max_frames),
             restorer: OnceLock::new(),
+            access: Access {
+                level: config.log.access,
+                spans: config
+                    .otlp
+                    .as_ref()
+                    .map(|otlp| Spans::start(otlp, "proxy-edge")),
+            },
             readiness,
             config,
             profile,
@@ -65,6 +78,14 @@ impl Edge {
     /// Answers a request.
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let in_flight = Gauged::new(metrics::gauge!("sidecod_edge_in_flight"));
+        let line = Line::begin(&self.access, &request);
+        let mut request = request.map(|body| line.count(body));
+        if let Some(place) = line.place() {
+            request
+                .headers_mut()
+                .insert(TRACEPARENT, place.traceparent());
+        }
+        let mut steps = Steps::default();
         let (upstream, outcome, answer) = match self.admit(request.headers()) {
             // A name from outside is no label: labels are kept for ever.
             Err(fail) => ("unknown".to_owned(), fail.kind().1, fail.answer()),
@@ -72,7 +93,8 @@ impl Edge {
                 let framed = is_frame(request.headers());
                 let outcome = if framed { "code" } else { "passthrough" };
                 let name = upstream.name.clone();
-                match self.pass_on(upstream, restorer, request, in_flight).await {
+                let passed = self.pass_on(upstream, restorer, request, &mut steps, in_flight);
+                match passed.await {
                     Ok(answer) => (name, outcome, answer),
                     Err(fail) => {
                         tracing::debug!(upstream = name, %fail, "no answer of the model server");
@@ -82,10 +104,16 @@ impl Edge {
             }
         };
         metrics::counter!(
-            "sidecod_edge_requests_total", "upstream" => upstream, "outcome" => outcome
+            "sidecod_edge_requests_total", "upstream" => upstream.clone(), "outcome" => outcome
         )
         .increment(1);
-        answer
+        let known = || Known {
+            route: upstream,
+            outcome,
+            sent: steps.restored(),
+            steps: steps.into(),
+        };
+        line.end(known, answer)
     }
 
     /// Whether the request may enter, and where it goes.
@@ -118,7 +146,8 @@ impl Edge {
         &self,
         upstream: &Upstream,
         restorer: &Restorer,
-        request: Request<Incoming>,
+        request: Request<DeviceBody>,
+        steps: &mut Steps,
         in_flight: Gauged,
     ) -> Result<Response<Body>, Fail> {
         if let Some(what) = request.headers().get(header::ASK) {
@@ -129,7 +158,6 @@ impl Edge {
             let protocol = protocol.clone();
             return upgrade::answer(upstream, request, protocol, in_flight).await;
         }
-        let mut steps = Steps::default();
         let sent = Sent::default();
         let (mut parts, incoming) = request.into_parts();
         // Held until the model server answers: until then the body is in memory.
@@ -141,7 +169,7 @@ impl Edge {
                 body,
                 content_type,
                 json_length,
-            } = match self.restore(restorer, incoming, &mut steps).await? {
+            } = match self.restore(restorer, incoming, steps).await? {
                 Restored::Body(body) => body,
                 Restored::Values(place, values) => {
                     return self
@@ -149,6 +177,7 @@ impl Edge {
                         .await;
                 }
             };
+            steps.note_restored(body.len());
             let headers = &mut parts.headers;
             headers.insert(CONTENT_LENGTH, body.len().into());
             headers.remove(CONTENT_TYPE);
@@ -173,7 +202,7 @@ impl Edge {
         // The time in which a body still came in is the link's.
         let since = sent.get().map_or(begin, |ended| (*ended).max(begin));
         steps.note("upstream", since.elapsed());
-        Ok(relay::to_device(answer, &steps, in_flight))
+        Ok(relay::to_device(answer, steps, in_flight))
     }
 
     /// Answers an input of which the device has run the head: with the tail's outputs, or with what
@@ -184,11 +213,11 @@ impl Edge {
         place: &Place,
         mut parts: Parts,
         values: &[f32],
-        mut steps: Steps,
+        steps: &mut Steps,
         in_flight: Gauged,
     ) -> Result<Response<Body>, Fail> {
         let Some(body) = place.request(&mut parts, values) else {
-            return Ok(relay::own(place.answer(values), &steps, in_flight));
+            return Ok(relay::own(place.answer(values), steps, in_flight));
         };
         parts.version = relay::upstream_version(&parts.headers);
         relay::to_upstream(&mut parts);
@@ -197,7 +226,7 @@ impl Edge {
         let answer = upstream.call(request).await?;
         if !answer.status().is_success() {
             steps.note("upstream", begin.elapsed());
-            return Ok(relay::to_device(answer, &steps, in_flight));
+            return Ok(relay::to_device(answer, steps, in_flight));
         }
         let timeout = Duration::from_millis(self.config.body_timeout_ms);
         let held = body::hold(answer.into_body(), self.config.max_body, timeout).await;
@@ -205,7 +234,7 @@ impl Edge {
         match held {
             Ok(body::Held::Whole(whole)) => {
                 let answered = place.answered(&whole.bytes)?;
-                Ok(relay::own(answered, &steps, in_flight))
+                Ok(relay::own(answered, steps, in_flight))
             }
             Ok(body::Held::Over(_)) => Err(Fail::BadAnswer(format!(
                 "the model server's answer to a feature has more than {} bytes",
@@ -219,7 +248,7 @@ impl Edge {
     async fn ask(
         &self,
         what: &HeaderValue,
-        request: Request<Incoming>,
+        request: Request<DeviceBody>,
     ) -> Result<Response<Body>, Fail> {
         let (status, body) = match what.as_bytes() {
             what if what == ASK_PROFILE.as_bytes() => match &self.profile {
@@ -248,7 +277,7 @@ impl Edge {
     async fn restore(
         &self,
         restorer: &Restorer,
-        incoming: Incoming,
+        incoming: DeviceBody,
         steps: &mut Steps,
     ) -> Result<Restored, Fail> {
         let cap = self.config.max_body;
@@ -276,12 +305,12 @@ type Sent = Arc<OnceLock<Instant>>;
 
 /// A body that notes when it ends.
 struct Ended {
-    body: Incoming,
+    body: DeviceBody,
     sent: Sent,
 }
 
 impl Ended {
-    fn new(body: Incoming, sent: Sent) -> Self {
+    fn new(body: DeviceBody, sent: Sent) -> Self {
         Self { body, sent }
     }
 }

@@ -18,6 +18,7 @@ use sidecod_wire::bundle::Manifest;
 use sidecod_wire::entropy;
 use sidecod_wire::frame::Frame;
 use sidecod_wire::limits::Limits;
+use sidecod_wire::media::{self, Color, Picture};
 
 use super::{Codec, Coded};
 use crate::stack::workspace;
@@ -25,11 +26,12 @@ use crate::stack::workspace;
 /// Times that a picture is coded; the shortest counts.
 pub(super) const REPEAT: usize = 3;
 
-/// One bundle at one quality.
+/// One bundle at one quality and one bound on the longer side.
 pub struct Ours {
     name: String,
     label: String,
     quality: usize,
+    max_side: u32,
     encoder: Arc<encode::Codec>,
     decoder: Arc<Decoding>,
 }
@@ -104,24 +106,46 @@ pub fn shipped() -> Result<Vec<PathBuf>> {
     Ok(bundles)
 }
 
-/// Opens bundles at every quality.
-pub fn open(folders: &[PathBuf]) -> Result<Vec<Ours>> {
+/// Opens bundles at every quality, without a bound on the longer side and with each of `max_sides`.
+pub fn open(folders: &[PathBuf], max_sides: &[u32]) -> Result<Vec<Ours>> {
     let engine = Engine::start(Device::Auto, 1, 1)?;
     let mut all = Vec::new();
     for (folder, stored) in folders.iter().zip(bundles::read_all(folders)?) {
         let encoder = Arc::new(encode::Codec::open(folder, Limits::default())?);
         let decoder = Arc::new(Decoding::open(engine, stored)?);
-        for (quality, listed) in decoder.manifest().qualities.iter().enumerate() {
-            all.push(Ours {
-                name: decoder.manifest().name.clone(),
-                label: listed.name.clone(),
-                quality,
-                encoder: encoder.clone(),
-                decoder: decoder.clone(),
-            });
+        let manifest = decoder.manifest();
+        for max_side in std::iter::once(0).chain(max_sides.iter().copied()) {
+            for (quality, listed) in manifest.qualities.iter().enumerate() {
+                all.push(Ours {
+                    name: match max_side {
+                        0 => manifest.name.clone(),
+                        bound => format!("{}@{bound}", manifest.name),
+                    },
+                    label: listed.name.clone(),
+                    quality,
+                    max_side,
+                    encoder: encoder.clone(),
+                    decoder: decoder.clone(),
+                });
+            }
         }
     }
     Ok(all)
+}
+
+impl Ours {
+    /// Pixels at the picture's own size.
+    fn restored(&self, rgb: Vec<u8>, width: u32, height: u32) -> Vec<u8> {
+        let (coded_width, coded_height) = media::coded_size(width, height, self.max_side);
+        let picture = Picture {
+            width: coded_width,
+            height: coded_height,
+            color: Color::Rgb,
+            orientation: 1,
+            rgb,
+        };
+        picture.resized(width, height).rgb
+    }
 }
 
 impl Codec for Ours {
@@ -143,7 +167,11 @@ impl Codec for Ours {
             height,
             ExtendedColorType::Rgb8,
         )?;
-        let (coding, limits) = (Coding::default(), self.encoder.limits());
+        let coding = Coding {
+            max_side: self.max_side,
+            ..Coding::default()
+        };
+        let limits = self.encoder.limits();
         let (headers, limit) = (HeaderMap::new(), file.len());
         let looked = Looked::new(&headers, file.into(), limit, &coding.shape, limits)?;
         let (mut encode, mut decode) = (Duration::MAX, Duration::MAX);
@@ -155,10 +183,11 @@ impl Codec for Ours {
             encode = encode.min(took.map(|(_, took)| *took).sum());
             let begin = Instant::now();
             let content = self.decoder.content(coded.crossing.bytes())?;
-            decode = decode.min(begin.elapsed());
             let Content::Rgb(rgb) = content else {
                 bail!("the bundle is none for pictures");
             };
+            let rgb = self.restored(rgb, width, height);
+            decode = decode.min(begin.elapsed());
             result = Some((coded.crossing.bytes().len(), rgb));
         }
         let (bytes, rgb) = result.context("coded at least once")?;

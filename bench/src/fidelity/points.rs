@@ -100,7 +100,7 @@ pub fn measure(options: &Options) -> Result<Vec<Row>> {
     let bar = ProgressBar::new(0);
     let engine = Engine::start(Device::Cpu, 1, 1)?;
     let mut rows = Vec::new();
-    for mut codec in ours::open(&options.codecs)? {
+    for mut codec in ours::open(&options.codecs, &[])? {
         let mut samples = Vec::with_capacity(crops.len());
         bar.inc_length(crops.len() as u64);
         for picture in &middles {

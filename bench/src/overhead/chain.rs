@@ -187,6 +187,8 @@ async fn sidecars(server: u16) -> Result<Chain> {
     arguments.extend(set("admin", "\"127.0.0.1:0\""));
     let upstream = format!("[{{name=\"default\",url=\"http://127.0.0.1:{server}\"}}]");
     arguments.extend(set("upstream", &upstream));
+    // One, as the other chains have.
+    arguments.extend(set("worker_threads", "1"));
     let edge = Program::start("proxy-edge", &arguments)?;
     let mut arguments = vec!["--config".to_owned(), config("proxy-device.toml")];
     arguments.extend(set("listen.reverse", "[\"127.0.0.1:0\"]"));
@@ -198,6 +200,7 @@ async fn sidecars(server: u16) -> Result<Chain> {
     arguments.extend(set("direct", &format!("\"http://127.0.0.1:{server}\"")));
     // Nothing is coded.
     arguments.extend(set("route", "[]"));
+    arguments.extend(set("worker_threads", "1"));
     let device = Program::start("proxy-device", &arguments)?;
     ready(&format!("http://{}/ready", edge.address("admin"))).await?;
     Ok(Chain {

@@ -18,6 +18,7 @@ mod state;
 pub mod times;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, header};
 use sidecod_sidecar::body::Whole;
@@ -25,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::app::App;
 use crate::config::Route;
-use crate::encode::{Coded, Crossing, Full, Looked, NotCoded, content_codings};
+use crate::encode::{Coded, Crossing, Full, Looked, NotCoded, Pool, content_codings};
 use option::{Kind, Offer};
 use planner::Chosen;
 
@@ -55,6 +56,8 @@ pub fn may_offload(headers: &HeaderMap) -> bool {
 pub struct Planned {
     /// What crosses in place of its body; none where that crosses as it is.
     pub crossing: Option<Crossing>,
+    /// What the device did for it, and how long each step took.
+    pub steps: Vec<(&'static str, Duration)>,
     /// The choice behind it, to be told how it went.
     pub chosen: Option<Chosen>,
     /// The inputs, where the device can answer itself if there is no other way.
@@ -149,12 +152,13 @@ async fn take(
     drop(waiting);
     match coded {
         Ok((Ok(Coded { crossing, steps }), took)) => {
-            for (step, time) in steps {
-                record(step, time);
+            for (step, time) in &steps {
+                record(step, *time);
             }
             app.planner.coded(&chosen, took, crossing.bytes().len());
             Planned {
                 crossing: Some(crossing),
+                steps,
                 chosen: Some(chosen),
                 local: None,
             }
@@ -166,6 +170,38 @@ async fn take(
         Err(error @ Full::Queue) => as_it_is(route, "queue_full", &error),
         Err(error @ Full::Failed) => as_it_is(route, "encoder", &error),
     }
+}
+
+/// What a body would cross as with the first of the route's options that changes it; none where it
+/// would cross as it is. `pool` does the work, and the plan learns nothing of it.
+pub async fn other(
+    app: &Arc<App>,
+    pool: &Pool,
+    route: &Route,
+    headers: &HeaderMap,
+    body: &Whole,
+) -> Option<Crossing> {
+    if body.trailers.is_some() {
+        count_not_coded(route, "trailers");
+        return None;
+    }
+    let offer = app.planner.offer(&route.name)?.clone();
+    let mut kinds = offer.choices.iter().map(|choice| choice.kind);
+    let kind = kinds.find(|kind| !matches!(kind, Kind::Passthrough | Kind::Local))?;
+    let (headers, bytes, limit) = (headers.clone(), body.bytes.clone(), route.max_body);
+    let codec = app.codec.clone();
+    let work = move || {
+        let shape = &offer.coding.shape;
+        let looked = Looked::new(&headers, bytes, limit, shape, codec.limits())?;
+        prepare::prepare(&codec, &offer.coding, kind, &looked)
+    };
+    match pool.run(work).await {
+        Ok(Ok(done)) => return Some(done.crossing),
+        Ok(Err(error)) => as_it_is(route, error.reason(), &error),
+        Err(error @ Full::Queue) => as_it_is(route, "queue_full", &error),
+        Err(error @ Full::Failed) => as_it_is(route, "encoder", &error),
+    };
+    None
 }
 
 async fn look_at(
@@ -185,7 +221,7 @@ fn as_it_is(route: &Route, reason: &'static str, error: &dyn std::error::Error) 
     Planned::default()
 }
 
-fn record(step: &'static str, took: std::time::Duration) {
+fn record(step: &'static str, took: Duration) {
     metrics::histogram!("sidecod_device_step_seconds", "step" => step).record(took);
 }
 
