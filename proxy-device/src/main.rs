@@ -13,6 +13,7 @@ use sidecod_device::inspect::inspect;
 use sidecod_device::profile;
 use sidecod_device::redirect::Redirect;
 use sidecod_device::trial::report;
+use sidecod_sidecar::healthy;
 use sidecod_sidecar::profile::write;
 
 /// Takes the photos out of an app's inference requests, encodes them, and sends a few kilobytes to
@@ -61,6 +62,9 @@ enum Command {
         #[command(subcommand)]
         command: RouteCommand,
     },
+    /// Asks the proxy-device that runs with this configuration whether it is ready. Ends with 1, and
+    /// says what it waits for, if it is not.
+    Healthy,
 }
 
 #[derive(Subcommand)]
@@ -102,6 +106,9 @@ fn main() -> ExitCode {
         (measure(&config, &out, max_side), ExitCode::FAILURE)
     } else if let Some(Command::Route { command }) = arguments.command {
         (look(&config, &command), ExitCode::FAILURE)
+    } else if let Some(Command::Healthy) = arguments.command {
+        let asked = healthy::ask(config.admin).map_err(anyhow::Error::from);
+        (asked, ExitCode::FAILURE)
     } else if let Some(Command::Report { json, .. }) = arguments.command {
         (show_report(config.admin, json), ExitCode::FAILURE)
     } else {

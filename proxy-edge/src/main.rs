@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand};
 use sidecod_edge::bundles::{self, Stored};
 use sidecod_edge::config::Config;
 use sidecod_edge::{memory, profile, run};
-use sidecod_sidecar::log;
 use sidecod_sidecar::profile::write;
+use sidecod_sidecar::{healthy, log};
 
 /// What a configuration that cannot be used ends with.
 const BAD_CONFIG: u8 = 2;
@@ -47,10 +47,16 @@ enum Command {
         #[arg(long, default_value_t = 1280)]
         max_side: u32,
     },
+    /// Asks the proxy-edge that runs with this configuration whether it is ready. Ends with 1, and
+    /// says what it waits for, if it is not.
+    Healthy,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::Healthy) = arguments.command {
+        return say(ask(&arguments));
+    }
     let (config, stored) = match prepare(&arguments) {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -64,7 +70,7 @@ fn main() -> ExitCode {
     }
     let settled = memory::settle();
     if let Some(Command::Profile { out, max_side }) = &arguments.command {
-        return ended(measure(config, stored, out, *max_side));
+        return say(measure(config, stored, out, *max_side));
     }
     if let Err(error) = log::start(&config.log) {
         eprintln!("proxy-edge: {error}");
@@ -73,10 +79,11 @@ fn main() -> ExitCode {
     if let Err(error) = settled {
         tracing::warn!(%error, "memory will grow with the number of picture sizes");
     }
-    ended(serve(config, stored))
+    say(serve(config, stored))
 }
 
-fn ended(result: Result<()>) -> ExitCode {
+/// How the program ends.
+fn say(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -84,6 +91,11 @@ fn ended(result: Result<()>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn ask(arguments: &Arguments) -> Result<()> {
+    let config = Config::load(&arguments.config, &arguments.sets)?;
+    Ok(healthy::ask(config.admin)?)
 }
 
 fn prepare(arguments: &Arguments) -> Result<(Config, Vec<Stored>)> {
