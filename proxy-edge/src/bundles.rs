@@ -1,8 +1,11 @@
 //! Codec bundles on disk. Decoders are loaded from here and nowhere else.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use sidecod_wire::bundle::{Bundle, BundleError, DECODER, MANIFEST, TABLES};
+use bytes::Bytes;
+use sidecod_wire::bundle::{Bundle, BundleError, DECODER, ENCODER, MANIFEST, TABLES};
+use sidecod_wire::describe::FILES;
 
 /// A bundle whose files are the ones that its manifest lists.
 #[derive(Debug)]
@@ -11,6 +14,8 @@ pub struct Stored {
     pub bundle: Bundle,
     /// The TorchScript decoder.
     pub decoder: Vec<u8>,
+    /// [`FILES`], for devices; empty where the folder has no encoder.
+    pub files: Vec<(&'static str, Bytes)>,
 }
 
 /// Why a folder is no usable bundle.
@@ -63,11 +68,24 @@ fn read(folder: &Path) -> Result<Stored, StoreError> {
         folder: folder.to_owned(),
         source,
     };
-    let parsed = Bundle::parse(&file(MANIFEST)?, &file(TABLES)?).map_err(bundle)?;
+    let (manifest, tables) = (file(MANIFEST)?, file(TABLES)?);
+    let parsed = Bundle::parse(&manifest, &tables).map_err(bundle)?;
     let decoder = file(DECODER)?;
     parsed.manifest.verify(DECODER, &decoder).map_err(bundle)?;
+    let files = match file(ENCODER) {
+        Ok(encoder) => {
+            parsed.manifest.verify(ENCODER, &encoder).map_err(bundle)?;
+            FILES
+                .into_iter()
+                .zip([manifest, encoder, tables].map(Bytes::from))
+                .collect()
+        }
+        Err(StoreError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
     Ok(Stored {
         bundle: parsed,
         decoder,
+        files,
     })
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sidecod_wire::bundle::{self, Bundle, BundleError};
+use sidecod_wire::describe::FILES;
 use sidecod_wire::entropy::{self, EntropyError, Symbols};
 use sidecod_wire::frame::{Frame, Slot};
 use sidecod_wire::limits::Limits;
@@ -179,20 +180,28 @@ impl Codec {
     /// # Errors
     /// [`OpenError`] that names the file.
     pub fn open(folder: &Path, limits: Limits) -> Result<Self, OpenError> {
-        let name = |file: &str| folder.join(file).display().to_string();
         let read = |file: &str| {
-            std::fs::read(folder.join(file)).map_err(|error| OpenError::Read(name(file), error))
+            let file = folder.join(file);
+            std::fs::read(&file).map_err(|error| OpenError::Read(file.display().to_string(), error))
         };
-        let in_folder = |error| OpenError::Bundle(folder.display().to_string(), error);
-        let bundle =
-            Bundle::parse(&read(bundle::MANIFEST)?, &read(bundle::TABLES)?).map_err(in_folder)?;
-        let onnx = read(bundle::ENCODER)?;
-        bundle
-            .manifest
-            .verify(bundle::ENCODER, &onnx)
-            .map_err(in_folder)?;
-        let encoder = Tract::load(&onnx)
-            .map_err(|error| OpenError::Encoder(folder.display().to_string(), error))?;
+        let [manifest, encoder, tables] = FILES;
+        let files = [read(manifest)?, read(encoder)?, read(tables)?];
+        let files = files.each_ref().map(Vec::as_slice);
+        Self::of(files, &folder.display().to_string(), limits)
+    }
+
+    /// Opens a bundle whose [`FILES`] are at hand; `name` is for errors.
+    ///
+    /// # Errors
+    /// [`OpenError`] that names the file.
+    pub fn of(files: [&[u8]; 3], name: &str, limits: Limits) -> Result<Self, OpenError> {
+        let [manifest, encoder, tables] = files;
+        let damaged = |error| OpenError::Bundle(name.to_owned(), error);
+        let bundle = Bundle::parse(manifest, tables).map_err(damaged)?;
+        let listed = bundle.manifest.verify(bundle::ENCODER, encoder);
+        listed.map_err(damaged)?;
+        let encoder =
+            Tract::load(encoder).map_err(|error| OpenError::Encoder(name.to_owned(), error))?;
         Ok(Self {
             bundle,
             encoder: Box::new(encoder),

@@ -14,13 +14,14 @@ pub mod planner;
 pub mod prepare;
 pub mod probe;
 pub mod report;
+mod settings;
 mod state;
 pub mod times;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use sidecod_sidecar::body::Whole;
 use tokio::time::Instant;
 
@@ -29,6 +30,7 @@ use crate::config::Route;
 use crate::encode::{Coded, Crossing, Full, Looked, NotCoded, Pool, content_codings};
 use option::Kind;
 use planner::Chosen;
+pub use settings::Settings;
 
 /// Bodies of more bytes are looked at on a thread that may be kept busy.
 const LARGE: usize = 256 << 10;
@@ -52,7 +54,7 @@ pub fn may_offload(headers: &HeaderMap) -> bool {
 }
 
 /// What a request crosses as.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Planned {
     /// What crosses in place of its body; none where that crosses as it is.
     pub crossing: Option<Crossing>,
@@ -62,14 +64,14 @@ pub struct Planned {
     pub chosen: Option<Chosen>,
 }
 
-/// Chooses an option for a request whose body is held, and carries it out; `forced` is the index of
-/// one that the request names itself.
+/// Chooses an option for a request whose body is held, and carries it out; `forced` is the
+/// name of one that the request wants.
 pub async fn plan(
     app: &Arc<App>,
     route: &Route,
     headers: &HeaderMap,
     body: &Whole,
-    forced: Option<usize>,
+    forced: Option<HeaderValue>,
 ) -> Planned {
     let began = Instant::now();
     // A frame has no place for them.
@@ -77,14 +79,18 @@ pub async fn plan(
         count_not_coded(route, "trailers");
         return Planned::default();
     }
-    let Some(offer) = app.planner.offer(&route.name).cloned() else {
+    let active = app.bundle.get();
+    let Some((active, offer)) =
+        active.and_then(|active| Some((active.clone(), active.offer(route)?)))
+    else {
+        count_not_coded(route, "bundle");
         return Planned::default();
     };
     let looked = {
-        let (app, offer, limit) = (app.clone(), offer.clone(), route.max_body);
+        let (codec, offer, limit) = (active.codec.clone(), offer.clone(), route.max_body);
         let (headers, bytes) = (headers.clone(), body.bytes.clone());
         let look = move || {
-            let limits = app.codec.limits();
+            let limits = codec.limits();
             Looked::new(&headers, bytes, limit, &offer.coding.shape, limits)
         };
         look_at(body.bytes.len(), look).await
@@ -95,9 +101,9 @@ pub async fn plan(
         Err(error) => return as_it_is(route, error.reason(), &error),
     };
     let edge = app.link.name();
-    let chosen = app
-        .planner
-        .choose(&route.name, &edge, &looked, forced, began);
+    let forced = forced.and_then(|name| offer.index(name.to_str().ok()?));
+    let planner = &active.planner;
+    let chosen = planner.choose(&route.name, &edge, &looked, forced, began);
     let Some(chosen) = chosen else {
         return Planned::default();
     };
@@ -107,9 +113,9 @@ pub async fn plan(
             ..Planned::default()
         };
     }
-    let waiting = app.planner.pending(&chosen);
+    let waiting = planner.pending(&chosen);
     let coded = {
-        let (codec, kind) = (app.codec.clone(), chosen.kind);
+        let (codec, kind) = (active.codec.clone(), chosen.kind);
         let work = move || {
             let start = Instant::now();
             let done = prepare::prepare(&codec, &offer.coding, kind, &looked);
@@ -123,7 +129,7 @@ pub async fn plan(
             for (step, time) in &steps {
                 record(step, *time);
             }
-            app.planner.coded(&chosen, took, crossing.bytes().len());
+            planner.coded(&chosen, took, crossing.bytes().len());
             Planned {
                 crossing: Some(crossing),
                 steps,
@@ -131,7 +137,7 @@ pub async fn plan(
             }
         }
         Ok((Err(error), _)) => {
-            app.planner.not_coded(&chosen);
+            planner.not_coded(&chosen);
             as_it_is(route, error.reason(), &error)
         }
         Err(error @ Full::Queue) => as_it_is(route, "queue_full", &error),
@@ -152,11 +158,16 @@ pub async fn other(
         count_not_coded(route, "trailers");
         return None;
     }
-    let offer = app.planner.offer(&route.name)?.clone();
+    let active = app.bundle.get();
+    let Some((codec, offer)) =
+        active.and_then(|active| Some((active.codec.clone(), active.offer(route)?)))
+    else {
+        count_not_coded(route, "bundle");
+        return None;
+    };
     let mut kinds = offer.choices.iter().map(|choice| choice.kind);
     let kind = kinds.find(|kind| *kind != Kind::Passthrough)?;
     let (headers, bytes, limit) = (headers.clone(), body.bytes.clone(), route.max_body);
-    let codec = app.codec.clone();
     let work = move || {
         let shape = &offer.coding.shape;
         let looked = Looked::new(&headers, bytes, limit, shape, codec.limits())?;
