@@ -149,6 +149,7 @@ impl Cert {
     }
 
     /// What there is now, until when, and what to put where.
+    #[allow(clippy::unnecessary_debug_formatting)] // TOML quotes and escapes strings as Debug does
     fn describe(&self, devices: &[String]) -> Result<String, CertError> {
         let mut text = String::new();
         let mut say = |file: &Path, what: &str| -> Result<(), CertError> {
