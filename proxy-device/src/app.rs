@@ -1,12 +1,11 @@
 //! The device sidecar as a whole: what its parts share, and its start and end.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 use axum::Json;
 use axum::extract::State;
 use axum::routing::get;
@@ -22,28 +21,30 @@ use sidecod_sidecar::own::Own;
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::shutdown::{Shutdown, asked_to_end};
 use sidecod_sidecar::upstream::{BaseUrl, Upstream};
-use sidecod_wire::profile::Profile;
+use sidecod_wire::limits::Limits;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::config::{Config, Route};
-use crate::encode::{Codec, Parts, Pool};
+use crate::bundle::{Active, Cache, InUse, Keeper};
+use crate::config::{self, Config, Route};
+use crate::encode::{Codec, Pool};
 use crate::ingress::destination::{Destination, Listed};
 use crate::ingress::{Ingress, Way};
 use crate::link::Link;
-use crate::plan::option::Offer;
-use crate::plan::planner::Planner;
-use crate::plan::probe;
+use crate::plan;
 use crate::plan::report::Report;
+use crate::reload::{self, Chores, Current, Source};
 use crate::trial::{self, Trials};
 
 /// What all requests share.
 pub struct App {
     pub(crate) routes: Vec<Route>,
-    pub(crate) codec: Arc<Codec>,
+    pub(crate) bundle: InUse,
+    codec: config::Codec,
+    limits: Limits,
     pub(crate) pool: Pool,
-    /// Chooses among the options of the routes.
-    pub(crate) planner: Planner,
+    /// How routes with several options choose.
+    pub(crate) plan: plan::Settings,
     pub(crate) trials: Trials,
     pub(crate) link: Link,
     /// Where requests of reverse listeners go.
@@ -71,22 +72,47 @@ pub struct Ways {
 }
 
 impl App {
-    /// Builds the parts. Nothing is connected yet.
+    /// Builds the parts. Nothing is connected yet, and a bundle is in use only if it is a local one.
     ///
     /// # Errors
-    /// If the bundle cannot be opened, a route names a quality that it has not, or no thread starts.
+    /// If a local bundle cannot be opened, a route names a quality that it has not, or no thread starts.
     pub fn new(config: &Config) -> Result<Self> {
-        let (codec, offers) = open(config)?;
-        let bundle = codec.bundle();
-        let planner = Planner::new(
-            offers,
-            &codec,
-            bundle.digest.to_string(),
-            config.codec.threads,
-            &config.plan,
-            profile(config)?,
-        );
-        let own = Own::default();
+        let access = Access {
+            level: config.log.access,
+            spans: config
+                .otlp
+                .as_ref()
+                .map(|otlp| Spans::start(otlp, "proxy-device")),
+        };
+        Self::build(config, Own::default(), access, None)
+    }
+
+    /// The same for another configuration. What is known of this process' addresses stays, and a
+    /// fetched bundle stays in use.
+    ///
+    /// # Errors
+    /// As [`App::new`].
+    pub fn again(&self, config: &Config) -> Result<Self> {
+        let fetched = self
+            .bundle
+            .get()
+            .filter(|_| config.codec == self.codec && config.limits == self.limits);
+        Self::build(config, self.own.clone(), self.access.clone(), fetched)
+    }
+
+    fn build(
+        config: &Config,
+        own: Own,
+        access: Access,
+        fetched: Option<Arc<Active>>,
+    ) -> Result<Self> {
+        let bundle = InUse::default();
+        let plan = plan::Settings::new(config)?;
+        if let Some(folder) = &config.codec.bundle {
+            bundle.set(open(folder, config, &plan)?);
+        } else if let Some(fetched) = fetched {
+            bundle.set(Active::new(&fetched.codec, &config.routes, &plan).0);
+        }
         let connect_timeout = Duration::from_millis(config.edge.connect_timeout_ms);
         let connector = Connector::new(connect_timeout, own.clone());
         let direct = config.direct.clone();
@@ -97,8 +123,10 @@ impl App {
         };
         Ok(Self {
             routes: config.routes.clone(),
-            planner,
-            codec: Arc::new(codec),
+            bundle,
+            plan,
+            codec: config.codec.clone(),
+            limits: config.limits.clone(),
             pool: Pool::start("encode", config.codec.threads, config.codec.queue)?,
             trials: Trials::start(&config.routes)?,
             link: Link::new(&config.edge, own.clone()).context("edge")?,
@@ -117,13 +145,7 @@ impl App {
             held: Arc::new(Semaphore::new(config.max_held_mib << 10)),
             body_timeout: Duration::from_millis(config.body_timeout_ms),
             keep_server_timing: config.keep_server_timing,
-            access: Access {
-                level: config.log.access,
-                spans: config
-                    .otlp
-                    .as_ref()
-                    .map(|otlp| Spans::start(otlp, "proxy-device")),
-            },
+            access,
         })
     }
 
@@ -131,41 +153,38 @@ impl App {
     pub fn listens(&self, address: SocketAddr) {
         self.own.listens(address);
     }
+
+    /// What gets the edge's bundle, where no local one is named.
+    pub(crate) fn keeper(&self, config: &Config) -> Option<Keeper> {
+        let codec = &config.codec;
+        codec.bundle.is_none().then(|| Keeper {
+            name: codec.name.clone(),
+            cache: Cache::find(codec.cache.as_deref()),
+            limits: config.limits.clone(),
+            routes: config.routes.clone(),
+            plan: self.plan.clone(),
+        })
+    }
 }
 
-/// Opens the bundle and checks the routes against it.
+/// Opens the bundle in a folder and checks the routes against it.
 ///
 /// # Errors
 /// If a file is missing or damaged, or a route names a quality that the bundle has not.
-pub fn open(config: &Config) -> Result<(Codec, HashMap<String, Arc<Offer>>)> {
-    let folder: &Path = &config.codec.bundle;
+pub fn open(folder: &Path, config: &Config, plan: &plan::Settings) -> Result<Active> {
     let codec = Codec::open(folder, config.limits.clone()).context("codec.bundle")?;
-    let parts = Parts::open(&config.codec.heads, config.codec.local.as_deref());
-    let codec = codec.with(parts.context("codec.heads and codec.local")?);
-    let offers = config.routes.iter().map(|route| {
-        let offer = Offer::new(route, &codec);
-        let offer = offer.map_err(|(key, fault)| anyhow!("route {}: {key}: {fault}", route.name));
-        Ok((route.name.clone(), Arc::new(offer?)))
-    });
-    let offers = offers.collect::<Result<_>>()?;
-    Ok((codec, offers))
-}
-
-/// The profile that the configuration names.
-fn profile(config: &Config) -> Result<Option<Profile>> {
-    let Some(file) = &config.plan.profile else {
-        return Ok(None);
-    };
-    let context = || format!("plan.profile: {}", file.display());
-    let json = std::fs::read(file).with_context(context)?;
-    Profile::parse(&json).map(Some).with_context(context)
+    let (active, faults) = Active::new(&Arc::new(codec), &config.routes, plan);
+    match faults.into_iter().next() {
+        None => Ok(active),
+        Some(fault) => bail!(fault),
+    }
 }
 
 /// Runs the sidecar until it is asked to end.
 ///
 /// # Errors
 /// If it cannot start.
-pub async fn run(config: Config) -> Result<()> {
+pub async fn run(source: Source, config: Config) -> Result<()> {
     let metrics = metrics::install()?;
     let readiness = Readiness::default();
     let starting = readiness.block("codec");
@@ -178,21 +197,18 @@ pub async fn run(config: Config) -> Result<()> {
         app.listens(listener.local_addr()?);
     }
     let (trigger, shutdown) = Shutdown::new();
+    let current = Current::from(app.clone());
     let pages = axum::Router::new()
         .route("/plan", get(plan_page))
-        .with_state(app.clone());
+        .with_state(current.clone());
     let told = Admin {
         program: "proxy-device",
         readiness: readiness.clone(),
         metrics,
-        more: trial::report::router(app.clone()).merge(pages),
+        more: trial::report::router(current.clone()).merge(pages),
     };
     let admin = tokio::spawn(admin::serve(admin, told, shutdown.clone()));
-    if app.planner.chooses() {
-        let idle = Duration::from_millis(config.plan.probe_idle_ms);
-        tokio::spawn(probe::keep(app.clone(), idle));
-    }
-    let ingress = Ingress::new(app.clone(), Http::new(&config.server), shutdown);
+    let ingress = Ingress::new(current.clone(), Http::new(&config.server), shutdown);
     let connections = Connections::new(&config.server);
     let serving: Vec<_> = listeners
         .into_iter()
@@ -200,17 +216,15 @@ pub async fn run(config: Config) -> Result<()> {
             tokio::spawn(ingress.clone().serve(way, listener, connections.clone()))
         })
         .collect();
-    if !config.listen.transparent.is_empty() {
-        let finding = readiness.block("addresses of the destinations");
-        tokio::spawn(async move {
-            app.listed.look_up().await;
-            drop(finding);
-            app.listed.keep_up().await;
-        });
-    }
+    let chores = Chores::start(&app, &config, &readiness);
+    // It is to end when a reload has put another in its place.
+    drop(app);
     drop(starting);
 
-    asked_to_end().await?;
+    tokio::select! {
+        asked = asked_to_end() => asked?,
+        ended = reload::keep(source, config, current, chores, readiness) => ended?,
+    }
     tracing::info!("ending");
     trigger.fire();
     for listener in serving {
@@ -220,8 +234,10 @@ pub async fn run(config: Config) -> Result<()> {
     Ok(())
 }
 
-async fn plan_page(State(app): State<Arc<App>>) -> Json<Report> {
-    Json(app.planner.report())
+/// What the plan tells; null while there is no bundle.
+async fn plan_page(State(current): State<Current>) -> Json<Option<Report>> {
+    let active = current.get().bundle.get();
+    Json(active.map(|active| active.planner.report()))
 }
 
 /// Binds the listeners of apps.

@@ -14,6 +14,7 @@ use sidecod_sidecar::config::{self, ConfigError};
 use sidecod_sidecar::listen::ServerLimits;
 use sidecod_sidecar::log::Log;
 use sidecod_sidecar::otlp::Otlp;
+use sidecod_sidecar::tls::ClientTls;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::limits::Limits;
 use sidecod_wire::slot::Preset;
@@ -43,6 +44,7 @@ pub struct Config {
     /// The edge sidecar.
     pub edge: Edge,
     /// How inputs are encoded.
+    #[serde(default)]
     pub codec: Codec,
     /// The model servers that may be reached through the edge, for the ways in on which requests say
     /// themselves where they go.
@@ -127,9 +129,13 @@ pub struct Destination {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Edge {
-    /// Base URL, `http://host:port`.
+    /// Base URL, `https://host:port`, or `http://host:port` with `plaintext`.
+    #[serde(deserialize_with = "BaseUrl::http_or_https")]
     pub url: BaseUrl,
-    /// Must be true: nothing on the link is encrypted, and that has to be meant.
+    /// Whom this device trusts, and what it shows, with an https URL.
+    #[serde(default)]
+    pub tls: Option<ClientTls>,
+    /// True with an http URL: nothing on the link is encrypted, and that has to be meant.
     #[serde(default)]
     pub plaintext: bool,
     /// What admits this device to the edge.
@@ -163,23 +169,35 @@ impl std::fmt::Debug for Token {
 }
 
 /// The codec and the threads that run it.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Codec {
-    /// Folder of the bundle.
-    pub bundle: PathBuf,
+    /// Folder of the bundle; without it the edge's own is fetched and kept in `cache`.
+    pub bundle: Option<PathBuf>,
+    /// Name of the edge's codec that is fetched; the first that it has where none is named.
+    pub name: Option<String>,
+    /// Folder of fetched bundles; that of the system or of the user for caches where none is named.
+    pub cache: Option<PathBuf>,
     /// Folders of bundles for features, with the part of a model that runs here before them.
-    #[serde(default)]
     pub heads: Vec<PathBuf>,
     /// Folder of a model that runs here as a whole.
-    #[serde(default)]
     pub local: Option<PathBuf>,
     /// Threads that encode, one request each.
-    #[serde(default = "one")]
     pub threads: usize,
     /// Requests that wait for such a thread; further ones cross uncoded.
-    #[serde(default = "sixteen")]
     pub queue: usize,
+}
+
+impl Default for Codec {
+    fn default() -> Self {
+        Self {
+            bundle: None,
+            name: None,
+            cache: None,
+            threads: 1,
+            queue: 16,
+        }
+    }
 }
 
 /// Requests whose inputs are coded.
@@ -257,24 +275,83 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] that names the file, the line and the key.
     pub fn load(file: &Path, sets: &[String]) -> Result<Self, ConfigError> {
-        let config: Self = config::load(file, ENV_PREFIX, sets)?;
-        config
-            .check()
+        config::load::<Self>(file, ENV_PREFIX, sets)?.checked(file)
+    }
+
+    /// The same of a text, which is that of `file`, or will be.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        config::parse::<Self>(file, text, &[])?.checked(file)
+    }
+
+    fn checked(self, file: &Path) -> Result<Self, ConfigError> {
+        self.check()
             .map_err(|(key, message)| ConfigError::Invalid {
                 file: file.to_owned(),
                 place: None,
                 message: format!("{key}: {message}"),
             })?;
-        Ok(config)
+        Ok(self)
+    }
+
+    /// Names of what differs in another configuration and cannot change while the sidecar runs.
+    #[must_use]
+    pub fn fixed(&self, other: &Self) -> Vec<&'static str> {
+        let differs = [
+            (
+                "listen.reverse",
+                self.listen.reverse != other.listen.reverse,
+            ),
+            (
+                "listen.forward",
+                self.listen.forward != other.listen.forward,
+            ),
+            (
+                "listen.transparent",
+                self.listen.transparent != other.listen.transparent,
+            ),
+            ("admin", self.admin != other.admin),
+            ("server", self.server != other.server),
+            (
+                "worker_threads",
+                self.worker_threads != other.worker_threads,
+            ),
+        ];
+        let differs = differs.into_iter().filter(|(_, differs)| *differs);
+        differs.map(|(name, _)| name).collect()
+    }
+
+    /// The files that a reload depends on, besides the configuration's own.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Some(tls) = &self.edge.tls else {
+            return Vec::new();
+        };
+        let files = [&tls.identity, &tls.ca, &tls.certificate, &tls.key];
+        files.into_iter().flatten().cloned().collect()
     }
 
     fn check(&self) -> Result<(), (String, String)> {
         let wrong = |key: &str, message: &str| Err((key.to_owned(), message.to_owned()));
-        if !self.edge.plaintext {
-            return wrong(
-                "edge.plaintext",
-                "an http URL is not encrypted; say plaintext = true if that is meant",
-            );
+        let edge = &self.edge;
+        match (edge.url.is_https(), edge.tls.is_some(), edge.plaintext) {
+            (false, _, false) => {
+                return wrong(
+                    "edge.plaintext",
+                    "an http URL is not encrypted; say https, or plaintext = true if that is meant",
+                );
+            }
+            (false, true, _) => return wrong("edge.tls", "is for an https URL"),
+            (true, _, true) => return wrong("edge.plaintext", "is for an http URL"),
+            (true, false, _) => {
+                return wrong(
+                    "edge.tls",
+                    "say identity = \"device.pem\" (from proxy-edge cert), or ca = FILE",
+                );
+            }
+            _ => {}
         }
         let listen = &self.listen;
         if [&listen.reverse, &listen.forward, &listen.transparent]
@@ -357,14 +434,8 @@ impl Route {
     }
 }
 
-fn one() -> usize {
-    1
-}
 fn two() -> usize {
     2
-}
-fn sixteen() -> usize {
-    16
 }
 fn sixty_four() -> usize {
     64
@@ -445,12 +516,27 @@ path = "/v1/*"
             (
                 "http://edge:7100",
                 "ftp://edge",
-                "d.toml:6:7: url: `ftp://edge` is no base URL, want http://host:port",
+                "d.toml:6:7: url: `ftp://edge` is no base URL, want http:// or https://host:port",
             ),
             (
                 "http://edge:7100",
                 "edge",
                 "d.toml:6:7: url: `edge` is no base URL",
+            ),
+            (
+                "http://edge:7100",
+                "https://edge:7100",
+                "edge.plaintext: is for an http URL",
+            ),
+            (
+                "http://edge:7100\"\nplaintext = true",
+                "https://edge:7100\"",
+                "edge.tls: say identity = ",
+            ),
+            (
+                "plaintext = true",
+                "plaintext = true\ntls = {}",
+                "edge.tls: is for an https URL",
             ),
             (
                 "path = \"/v1/*\"",

@@ -146,8 +146,8 @@ pub async fn send(
             Attempt::Failed(failed) => failure = Some(failed),
         }
     }
-    if let Some(looked) = local {
-        match plan::answer(app, looked).await {
+    if let Some(local) = local {
+        match plan::answer(app, local).await {
             Ok(Crossing::Answer { content_type, body }) => {
                 return (Outcome::FallbackLocal, own(content_type, body));
             }
@@ -256,14 +256,20 @@ async fn edge(
         let link = took.saturating_sub(relayed.edge.total());
         metrics::histogram!("sidecod_device_step_seconds", "step" => "link").record(link);
         if let Some(bytes) = bytes {
-            app.planner.crossed(&name, bytes, took, &relayed.edge);
             if let Some(chosen) = chosen {
-                app.planner.answered(chosen, bytes, took, &relayed.edge);
+                let planner = &chosen.planner;
+                planner.crossed(&name, bytes, took, &relayed.edge);
+                planner.answered(chosen, bytes, took, &relayed.edge);
+            } else if let Some(active) = app.bundle.get() {
+                active.planner.crossed(&name, bytes, took, &relayed.edge);
             }
         }
         return Attempt::Answer(outcome, relayed.answer);
     };
     tracing::debug!(kind, "the edge refused");
+    if kind == "unknown-bundle" {
+        app.bundle.refused();
+    }
     let problem = relayed.answer;
     match &kind[..] {
         // The model server is at work, and no other way to it makes it faster.

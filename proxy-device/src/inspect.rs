@@ -1,6 +1,7 @@
 //! What a route would do with a request, without sending anything: `proxy-device route test`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -10,8 +11,9 @@ use sidecod_wire::limits::Limits;
 use sidecod_wire::slot::{Form, Text};
 
 use crate::app;
+use crate::bundle::{Active, Cache};
 use crate::config::{Config, Route};
-use crate::encode::{Crossing, Looked};
+use crate::encode::{Codec, Crossing, Looked};
 use crate::plan;
 use crate::plan::option::Kind;
 use crate::plan::prepare::prepare;
@@ -95,10 +97,9 @@ pub fn inspect(
     }
     let route = choose(config, name, &request)?;
     complete(request.headers(), body)?;
-    let (codec, offers) = app::open(config)?;
-    let offer = offers
-        .get(&route.name)
-        .context("every route has an offer")?;
+    let active = active(config)?;
+    let offer = active.offer(route);
+    let offer = offer.context("the bundle does not serve this route; --check says why")?;
     let mut report = Report {
         route: route.name.clone(),
         body: body.len(),
@@ -116,7 +117,7 @@ pub fn inspect(
         return Ok(report);
     }
     let bytes = Bytes::copy_from_slice(body);
-    let (shape, limits) = (&offer.coding.shape, codec.limits());
+    let (shape, limits) = (&offer.coding.shape, active.codec.limits());
     let looked = match Looked::new(request.headers(), bytes, route.max_body, shape, limits) {
         Ok(looked) => looked,
         Err(error) => {
@@ -128,7 +129,7 @@ pub fn inspect(
         let verdict = if choice.kind == Kind::Passthrough {
             Err("as planned".to_owned())
         } else {
-            prepare(&codec, &offer.coding, choice.kind, &looked)
+            prepare(&active.codec, &offer.coding, choice.kind, &looked)
                 .map(|coded| coded.crossing)
                 .map_err(|error| error.to_string())
         };
@@ -144,6 +145,20 @@ pub fn inspect(
         report.inputs = frame.slots.iter().map(describe).collect();
     }
     Ok(report)
+}
+
+/// The bundle that is configured, or the one that was fetched last.
+pub(crate) fn active(config: &Config) -> Result<Active> {
+    let settings = plan::Settings::default();
+    if let Some(folder) = &config.codec.bundle {
+        return app::open(folder, config, &settings);
+    }
+    let latest = Cache::find(config.codec.cache.as_deref()).and_then(|cache| cache.latest());
+    let (_, files) = latest.context(
+        "no bundle has been fetched yet: run proxy-device once, or say codec.bundle = FOLDER",
+    )?;
+    let codec = Codec::of(files.all(), "the fetched bundle", config.limits.clone())?;
+    Ok(Active::new(&Arc::new(codec), &config.routes, &settings).0)
 }
 
 /// The head of a request and where it ends; none if the input does not begin with a request line.

@@ -211,7 +211,7 @@ async fn routed(
         }
     };
     let begin = Instant::now();
-    let forced = app.planner.forced(&route.name, &mut parts.headers);
+    let forced = app.plan.forced(&mut parts.headers);
     let terms = Terms {
         deadline: begin + route.timeout(),
         idempotent: route.idempotent,

@@ -9,16 +9,20 @@
 //! 5. [`fallback`] sends it, over the [`link`] to the edge or past it, one step down at a time,
 //! 6. [`relay`] gives the answer back to the app as it arrives.
 //!
+//! [`bundle`] keeps the codec that frames are made with, and fetches it from the edge.
 //! [`trial`] sends some requests both ways and compares the answers, beside the flow: no app waits for it.
 //! [`redirect`] sets the system's rules that send an app's connections to a transparent listener.
-//! [`profile`] measures what the options take on this machine. [`inspect`] looks at a request of a file as the flow would, and says what it sees.
+//! [`init`] writes a first configuration, [`profile`] measures what the options take on this machine.
+//! [`inspect`] looks at a request of a file as the flow would, and says what it sees.
 
 pub mod app;
+pub mod bundle;
 pub mod config;
 pub mod encode;
 mod expect;
 pub mod fallback;
 pub mod ingress;
+pub mod init;
 pub mod inspect;
 pub mod intercept;
 pub mod link;
@@ -26,6 +30,7 @@ pub mod plan;
 pub mod profile;
 pub mod redirect;
 pub mod relay;
+pub mod reload;
 pub mod route;
 pub mod trial;
 pub mod upgrade;

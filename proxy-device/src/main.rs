@@ -9,10 +9,16 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use sidecod_device::app;
 use sidecod_device::config::Config;
+use sidecod_device::init::Init;
 use sidecod_device::inspect::inspect;
+use sidecod_device::link::Link;
+use sidecod_device::plan;
 use sidecod_device::profile;
 use sidecod_device::redirect::Redirect;
+use sidecod_device::reload::Source;
 use sidecod_device::trial::report;
+use sidecod_sidecar::healthy;
+use sidecod_sidecar::own::Own;
 use sidecod_sidecar::profile::write;
 
 /// Takes the photos out of an app's inference requests, encodes them, and sends a few kilobytes to
@@ -47,6 +53,8 @@ enum Command {
         #[arg(long, default_value_t = 1280)]
         max_side: u32,
     },
+    /// Asks an edge what it serves, and writes a first configuration for it (`--config` says where).
+    Init(Init),
     /// Asks the running sidecar what it has saved, and how far the answers agree.
     Report {
         /// Its admin address, if not the one of the configuration.
@@ -61,6 +69,9 @@ enum Command {
         #[command(subcommand)]
         command: RouteCommand,
     },
+    /// Asks the proxy-device that runs with this configuration whether it is ready. Ends with 1, and
+    /// says what it waits for, if it is not.
+    Healthy,
 }
 
 #[derive(Subcommand)]
@@ -82,6 +93,9 @@ fn main() -> ExitCode {
     if let Some(Command::Redirect(redirect)) = &arguments.command {
         return set_rules(redirect);
     }
+    if let Some(Command::Init(init)) = &arguments.command {
+        return first_config(init, &arguments.config);
+    }
     if let Some(Command::Report {
         admin: Some(admin),
         json,
@@ -102,12 +116,20 @@ fn main() -> ExitCode {
         (measure(&config, &out, max_side), ExitCode::FAILURE)
     } else if let Some(Command::Route { command }) = arguments.command {
         (look(&config, &command), ExitCode::FAILURE)
+    } else if let Some(Command::Healthy) = arguments.command {
+        let asked = healthy::ask(config.admin).map_err(anyhow::Error::from);
+        (asked, ExitCode::FAILURE)
     } else if let Some(Command::Report { json, .. }) = arguments.command {
         (show_report(config.admin, json), ExitCode::FAILURE)
     } else {
         let started = sidecod_sidecar::log::start(&config.log);
         let started = started.map_err(anyhow::Error::msg);
-        (started.and_then(|()| run(config)), ExitCode::FAILURE)
+        let source = Source {
+            file: arguments.config,
+            sets: arguments.sets,
+        };
+        let ran = started.and_then(|()| run(source, config));
+        (ran, ExitCode::FAILURE)
     };
     tell(result, failure)
 }
@@ -135,34 +157,54 @@ fn set_rules(redirect: &Redirect) -> ExitCode {
     }
 }
 
+fn first_config(init: &Init, file: &Path) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let written = runtime
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(init.run(file)));
+    match written {
+        Ok(said) => {
+            print!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("proxy-device init: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn check(config: &Config) -> Result<()> {
-    let (codec, offers) = app::open(config)?;
-    let bundle = codec.bundle();
-    let qualities: Vec<_> = bundle
-        .manifest
-        .qualities
-        .iter()
-        .map(|quality| &quality.name[..])
-        .collect();
-    println!(
-        "codec {} {}, bundle {}",
-        bundle.manifest.name, bundle.manifest.version, bundle.digest
-    );
-    println!("qualities: {}", qualities.join(", "));
+    if let Some(folder) = &config.codec.bundle {
+        let active = app::open(folder, config, &plan::Settings::new(config)?)?;
+        let bundle = active.codec.bundle();
+        let manifest = &bundle.manifest;
+        let names = manifest.qualities.iter().map(|quality| &quality.name[..]);
+        let names: Vec<_> = names.collect();
+        println!(
+            "codec {} {}, bundle {}",
+            manifest.name, manifest.version, bundle.digest
+        );
+        println!("qualities: {}", names.join(", "));
+        for route in &config.routes {
+            let offer = active.offer(route);
+            let names: Vec<String> = offer.iter().flat_map(|offer| offer.describe()).collect();
+            println!("options of route {}: {}", route.name, names.join(", "));
+        }
+    } else {
+        println!("codec: the edge's, fetched when this sidecar runs");
+    }
+    Link::new(&config.edge, Own::default()).context("edge")?;
+    let encrypted = if config.edge.plaintext {
+        "not encrypted"
+    } else {
+        "TLS 1.3"
+    };
+    println!("edge {} ({encrypted})", config.edge.url.authority());
     for route in &config.routes {
         println!("route {}: {} {}", route.name, route.method, route.path);
-        for choice in offers
-            .get(&route.name)
-            .iter()
-            .flat_map(|offer| &offer.choices)
-        {
-            let keeps = choice.fidelity.keeps(&route.floor);
-            println!(
-                "  {}{}",
-                choice.name,
-                if keeps { "" } else { ", below the floor" }
-            );
-        }
     }
     println!("the configuration is good");
     Ok(())
@@ -199,10 +241,10 @@ fn look(config: &Config, command: &RouteCommand) -> Result<()> {
     bail!("{report}")
 }
 
-fn run(config: Config) -> Result<()> {
+fn run(source: Source, config: Config) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.worker_threads)
         .enable_all()
         .build()?
-        .block_on(app::run(config))
+        .block_on(app::run(source, config))
 }

@@ -10,9 +10,9 @@ use sidecod_wire::media::{Color, MediaType, Picture, encode};
 use sidecod_wire::profile::Profile;
 use sidecod_wire::slot::Preset;
 
-use crate::app;
 use crate::config::Config;
 use crate::encode::{Coding, Looked, NotCoded};
+use crate::inspect;
 use crate::plan::option::{Choice, Kind};
 use crate::plan::prepare::prepare;
 
@@ -22,9 +22,11 @@ use crate::plan::prepare::prepare;
 /// # Errors
 /// If the bundle cannot be opened, or an option fails.
 pub fn measure(config: &Config, max_side: u32) -> Result<(Profile, Summary)> {
-    let (codec, offers) = app::open(config)?;
-    let mut choices: Vec<&Choice> = Vec::new();
-    for choice in offers.values().flat_map(|offer| &offer.choices) {
+    let active = inspect::active(config)?;
+    let codec = &active.codec;
+    let offers = config.routes.iter().filter_map(|route| active.offer(route));
+    let mut choices: Vec<Choice> = Vec::new();
+    for choice in offers.flat_map(|offer| offer.choices.clone()) {
         if choice.kind != Kind::Passthrough && choices.iter().all(|c| c.name != choice.name) {
             choices.push(choice);
         }
@@ -36,14 +38,14 @@ pub fn measure(config: &Config, max_side: u32) -> Result<(Profile, Summary)> {
         ..Coding::default()
     };
     let mut profiler = Profiler::new(choices.len(), max_side);
-    for choice in choices {
+    for choice in &choices {
         let bundle = matches!(choice.kind, Kind::Input { .. }).then(|| digest.clone());
         profiler
             .part(&choice.name, bundle, |side| {
                 let Some(looked) = photo(side, config)? else {
                     return Ok(None);
                 };
-                let (codec, coding) = (&codec, &coding);
+                let coding = &coding;
                 Ok(Some(move || {
                     match prepare(codec, coding, choice.kind, &looked) {
                         // The work was done.

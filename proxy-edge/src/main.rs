@@ -6,10 +6,13 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use sidecod_edge::bundles::{self, Stored};
+use sidecod_edge::cert::Cert;
 use sidecod_edge::config::Config;
+use sidecod_edge::init::Init;
+use sidecod_edge::reload::Source;
 use sidecod_edge::{memory, profile, run};
-use sidecod_sidecar::log;
 use sidecod_sidecar::profile::write;
+use sidecod_sidecar::{healthy, log, tls};
 
 /// What a configuration that cannot be used ends with.
 const BAD_CONFIG: u8 = 2;
@@ -47,10 +50,24 @@ enum Command {
         #[arg(long, default_value_t = 1280)]
         max_side: u32,
     },
+    /// Makes certificates for TLS between the sidecars: a private CA, the edge's certificate, and
+    /// one file to copy to each device.
+    Cert(Cert),
+    /// Writes a first configuration (`--config` says where).
+    Init(Init),
+    /// Asks the proxy-edge that runs with this configuration whether it is ready. Ends with 1, and
+    /// says what it waits for, if it is not.
+    Healthy,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    match &arguments.command {
+        Some(Command::Cert(cert)) => return made("cert", cert.run()),
+        Some(Command::Init(init)) => return made("init", init.run(&arguments.config)),
+        Some(Command::Healthy) => return say(ask(&arguments)),
+        None => {}
+    }
     let (config, stored) = match prepare(&arguments) {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -64,7 +81,7 @@ fn main() -> ExitCode {
     }
     let settled = memory::settle();
     if let Some(Command::Profile { out, max_side }) = &arguments.command {
-        return ended(measure(config, stored, out, *max_side));
+        return say(measure(config, stored, out, *max_side));
     }
     if let Err(error) = log::start(&config.log) {
         eprintln!("proxy-edge: {error}");
@@ -73,10 +90,15 @@ fn main() -> ExitCode {
     if let Err(error) = settled {
         tracing::warn!(%error, "memory will grow with the number of picture sizes");
     }
-    ended(serve(config, stored))
+    let source = Source {
+        file: arguments.config,
+        sets: arguments.sets,
+    };
+    say(serve(source, config, stored))
 }
 
-fn ended(result: Result<()>) -> ExitCode {
+/// How the program ends.
+fn say(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -86,23 +108,64 @@ fn ended(result: Result<()>) -> ExitCode {
     }
 }
 
+fn ask(arguments: &Arguments) -> Result<()> {
+    let config = Config::load(&arguments.config, &arguments.sets)?;
+    Ok(healthy::ask(config.admin)?)
+}
+
+/// Says what a command has made, or why it has not.
+fn made<E: std::fmt::Display>(command: &str, result: Result<String, E>) -> ExitCode {
+    match result {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("proxy-edge {command}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn prepare(arguments: &Arguments) -> Result<(Config, Vec<Stored>)> {
     let config = Config::load(&arguments.config, &arguments.sets)?;
+    if let Some(tls) = &config.tls {
+        tls::Server::new(tls).context("tls")?;
+    }
     let stored = bundles::read_all(&config.bundles)?;
     Ok((config, stored))
 }
 
 fn describe(config: &Config, stored: &[Stored]) {
+    let encrypted = if config.plaintext {
+        "not encrypted"
+    } else {
+        "TLS 1.3"
+    };
     println!(
-        "listen {} (not encrypted), admin {}",
+        "listen {} ({encrypted}), admin {}",
         config.listen, config.admin
     );
-    let token = if config.token.is_some() {
-        "a token"
-    } else {
-        "no token"
+    if let Some(tls) = &config.tls {
+        // Read before, so it can be read now.
+        if let Ok(expiry) = tls::expiry(&tls.certificate) {
+            println!(
+                "certificate {} good until {expiry}",
+                tls.certificate.display()
+            );
+        }
+    }
+    let certificate = config
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.client_ca.is_some());
+    let shown = match (certificate, config.token.is_some()) {
+        (true, true) => "a certificate and a token",
+        (true, false) => "a certificate",
+        (false, true) => "a token",
+        (false, false) => "nothing: whoever reaches this address is admitted",
     };
-    println!("devices show {token}");
+    println!("devices show {shown}");
     for stored in stored {
         let (manifest, digest) = (&stored.bundle.manifest, stored.bundle.digest);
         let qualities: Vec<&str> = manifest.qualities.iter().map(|q| q.name.as_str()).collect();
@@ -123,8 +186,8 @@ fn describe(config: &Config, stored: &[Stored]) {
     }
 }
 
-fn serve(config: Config, stored: Vec<Stored>) -> Result<()> {
-    runtime(&config)?.block_on(run::run(config, stored))?;
+fn serve(source: Source, config: Config, stored: Vec<Stored>) -> Result<()> {
+    runtime(&config)?.block_on(run::run(source, config, stored))?;
     Ok(())
 }
 

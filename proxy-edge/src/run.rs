@@ -10,16 +10,19 @@ use bytes::Bytes;
 use sidecod_sidecar::admin::{self, Admin};
 use sidecod_sidecar::readiness::{Blocker, Readiness};
 use sidecod_sidecar::shutdown::{self, Shutdown};
+use sidecod_sidecar::tls::{self, TlsError};
 use sidecod_sidecar::{listen, metrics};
 use sidecod_wire::profile::Profile;
 use tokio::net::TcpListener;
 
+use crate::about::About;
 use crate::bundles::Stored;
 use crate::config::Config;
 use crate::decode::pool::{Pool, Settings};
 use crate::decode::torch::Engine;
 use crate::decode::{Codec, DecoderError};
 use crate::point::{Place, forwards};
+use crate::reload::{self, Source};
 use crate::restore::Restorer;
 use crate::serve::Edge;
 
@@ -50,6 +53,9 @@ pub enum RunError {
     /// A frame of the measurement is not restored.
     #[error("measuring: {0}")]
     Measure(String),
+    /// A certificate or key cannot be used.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
     /// Metrics cannot be counted.
     #[error("metrics: {0}")]
     Metrics(String),
@@ -65,13 +71,18 @@ pub enum RunError {
 ///
 /// # Errors
 /// [`RunError`] if it cannot start.
-pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
+pub async fn run(source: Source, config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
     let handle = metrics::install().map_err(|error| RunError::Metrics(error.to_string()))?;
+    let tls = config.tls.as_ref().map(|files| {
+        show_expiry(files)?;
+        tls::Server::new(files).map(Arc::new)
+    });
+    let tls = tls.transpose()?;
     let data = bind("listen", config.listen).await?;
     let admin = bind("admin", config.admin).await?;
     say_addresses(data.local_addr()?, admin.local_addr()?)?;
-    if config.token.is_none() && !config.listen.ip().is_loopback() {
-        tracing::warn!(listen = %config.listen, "whoever reaches this address is admitted: no token is set");
+    if !config.asks_devices() && !config.listen.ip().is_loopback() {
+        tracing::warn!(listen = %config.listen, "whoever reaches this address is admitted: neither token nor tls.client_ca is set");
     }
 
     let readiness = Readiness::default();
@@ -79,19 +90,17 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
         .iter()
         .map(|stored| readiness.block(format!("bundle {}", stored.bundle.manifest.name)))
         .collect();
-    let edge = Arc::new(Edge::new(
-        config.clone(),
-        readiness.clone(),
-        read_profile(config.profile.as_deref())?,
-    ));
+    let about = About::new(&stored, &config.upstreams);
+    let profile = read_profile(config.profile.as_deref())?;
+    let edge = Arc::new(Edge::new(&config, about, readiness.clone(), profile));
     let (trigger, shutdown) = Shutdown::new();
     let service = listen::service({
         let edge = edge.clone();
         move |request| edge.clone().answer(request)
     });
     let server = tokio::spawn({
-        let (limits, shutdown) = (config.server.clone(), shutdown.clone());
-        async move { listen::http2(data, &limits, service, shutdown).await }
+        let (limits, shutdown, tls) = (config.server.clone(), shutdown.clone(), tls.clone());
+        async move { listen::http2_in(data, tls, &limits, service, shutdown).await }
     });
     let told = Admin {
         program: "proxy-edge",
@@ -101,6 +110,7 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
     };
     let admin = tokio::spawn(admin::serve(admin, told, shutdown));
 
+    let reloading = reload::keep(source, config.clone(), edge.clone(), tls);
     let life = async {
         edge.open(load(config, stored).await?);
         drop(blockers);
@@ -110,6 +120,7 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
     let ended = tokio::select! {
         ended = life => ended,
         asked = shutdown::asked_to_end() => asked.map_err(RunError::from),
+        ended = reloading => ended.map_err(RunError::from),
     };
     tracing::info!("draining");
     trigger.fire();
@@ -131,6 +142,18 @@ fn read_profile(file: Option<&Path>) -> Result<Option<Bytes>, RunError> {
     let json = std::fs::read(file).map_err(|error| fault(error.to_string()))?;
     Profile::parse(&json).map_err(|error| fault(error.to_string()))?;
     Ok(Some(json.into()))
+}
+
+/// Says when the edge's certificate ends.
+pub(crate) fn show_expiry(files: &tls::ServerTls) -> Result<(), TlsError> {
+    let expiry = tls::expiry(&files.certificate)?;
+    ::metrics::gauge!("sidecod_edge_certificate_expiry_seconds").set(expiry.unix() as f64);
+    if expiry.is_near() {
+        tracing::warn!(%expiry, "the certificate ends; proxy-edge cert --renew makes a new one");
+    } else {
+        tracing::info!(%expiry, "certificate");
+    }
+    Ok(())
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::request::Parts;
@@ -21,7 +22,8 @@ use sidecod_wire::frame;
 use sidecod_wire::header::{self, ASK_PROBE, ASK_PROFILE, JSON_LENGTH, TOKEN, UPSTREAM};
 use tokio::sync::Semaphore;
 
-use crate::config::Config;
+use crate::about::About;
+use crate::config::{Config, Token};
 use crate::fail::Fail;
 use crate::point::Place;
 use crate::relay::{self, Steps};
@@ -39,8 +41,7 @@ pub(crate) type DeviceBody = access::Counted<Incoming>;
 
 /// What the data listener serves.
 pub struct Edge {
-    config: Config,
-    upstreams: Upstreams,
+    settings: ArcSwap<Settings>,
     readiness: Readiness,
     restorer: OnceLock<Restorer>,
     frames: Semaphore,
@@ -49,12 +50,99 @@ pub struct Edge {
     access: Access,
 }
 
+/// What can change while the edge runs.
+struct Settings {
+    token: Option<Token>,
+    upstreams: Upstreams,
+    about: About,
+    max_body: usize,
+    body_timeout: Duration,
+}
+
+impl Settings {
+    fn new(config: &Config, about: About) -> Self {
+        Self {
+            token: config.token.clone(),
+            upstreams: Upstreams::new(&config.upstreams),
+            about,
+            max_body: config.max_body,
+            body_timeout: Duration::from_millis(config.body_timeout_ms),
+        }
+    }
+
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        let shown = headers.get(TOKEN).map_or(&b""[..], HeaderValue::as_bytes);
+        self.token.as_ref().is_none_or(|token| token.is(shown))
+    }
+
+    async fn restore(
+        &self,
+        restorer: &Restorer,
+        incoming: DeviceBody,
+        steps: &mut Steps,
+    ) -> Result<Restored, Fail> {
+        let cap = self.max_body;
+        let too_large = || Fail::TooLarge(format!("the frame has more than {cap} bytes"));
+        if incoming.size_hint().lower() > cap as u64 {
+            return Err(too_large());
+        }
+        let held = body::hold(incoming, cap, self.body_timeout).await;
+        match held {
+            Ok(body::Held::Whole(whole)) => restorer.restore(whole.bytes, steps).await,
+            Ok(body::Held::Over(_)) => Err(too_large()),
+            Err(error @ body::HoldError::Timeout(_)) => Err(Fail::BodyTimeout(error.to_string())),
+            Err(error) => Err(Fail::BadFrame(error.to_string())),
+        }
+    }
+
+    /// Answers an input of which the device has run the head: with the tail's outputs, or with what
+    /// the model server makes of the feature.
+    async fn answer_feature(
+        &self,
+        upstream: &Upstream,
+        (place, values): (&Place, &[f32]),
+        mut parts: Parts,
+        steps: &mut Steps,
+        in_flight: Gauged,
+    ) -> Result<Response<Body>, Fail> {
+        let Some(body) = place.request(&mut parts, values) else {
+            return Ok(relay::own(place.answer(values), steps, in_flight));
+        };
+        parts.version = relay::upstream_version(&parts.headers);
+        relay::to_upstream(&mut parts);
+        let begin = Instant::now();
+        let request = Request::from_parts(parts, body::full(body));
+        let answer = upstream.call(request).await?;
+        if !answer.status().is_success() {
+            steps.note("upstream", begin.elapsed());
+            return Ok(relay::to_device(answer, steps, in_flight));
+        }
+        let held = body::hold(answer.into_body(), self.max_body, self.body_timeout).await;
+        steps.note("upstream", begin.elapsed());
+        match held {
+            Ok(body::Held::Whole(whole)) => {
+                let answered = place.answered(&whole.bytes)?;
+                Ok(relay::own(answered, steps, in_flight))
+            }
+            Ok(body::Held::Over(_)) => Err(Fail::BadAnswer(format!(
+                "the model server's answer to a feature has more than {} bytes",
+                self.max_body
+            ))),
+            Err(error) => Err(Fail::BadAnswer(error.to_string())),
+        }
+    }
+}
+
 impl Edge {
     /// An edge that refuses requests until `readiness` has no blocker and [`Self::open`] was called.
     #[must_use]
-    pub fn new(config: Config, readiness: Readiness, profile: Option<Bytes>) -> Self {
+    pub fn new(
+        config: &Config,
+        about: About,
+        readiness: Readiness,
+        profile: Option<Bytes>,
+    ) -> Self {
         Self {
-            upstreams: Upstreams::new(&config.upstreams),
             frames: Semaphore::new(config.max_frames),
             restorer: OnceLock::new(),
             access: Access {
@@ -65,9 +153,15 @@ impl Edge {
                     .map(|otlp| Spans::start(otlp, "proxy-edge")),
             },
             readiness,
-            config,
             profile,
+            settings: ArcSwap::from_pointee(Settings::new(config, about)),
         }
+    }
+
+    /// Uses another configuration for the requests to come.
+    pub fn reload(&self, config: &Config) {
+        let about = self.settings.load().about.with(&config.upstreams);
+        self.settings.store(Arc::new(Settings::new(config, about)));
     }
 
     /// Gives it what frames are decoded with. Only the first call counts.
@@ -80,20 +174,33 @@ impl Edge {
         let in_flight = Gauged::new(metrics::gauge!("sidecod_edge_in_flight"));
         let line = Line::begin(&self.access, &request);
         let mut request = request.map(|body| line.count(body));
+        let settings = self.settings.load_full();
+        let mut steps = Steps::default();
+        if settings.admits(request.headers())
+            && let Some(answer) = settings.about.answer(&request)
+        {
+            let known = || Known {
+                route: "none".to_owned(),
+                outcome: "own",
+                sent: steps.restored(),
+                steps: steps.into(),
+            };
+            return line.end(known, answer);
+        }
         if let Some(place) = line.place() {
             request
                 .headers_mut()
                 .insert(TRACEPARENT, place.traceparent());
         }
-        let mut steps = Steps::default();
-        let (upstream, outcome, answer) = match self.admit(request.headers()) {
+        let (upstream, outcome, answer) = match self.admit(&settings, request.headers()) {
             // A name from outside is no label: labels are kept for ever.
             Err(fail) => ("unknown".to_owned(), fail.kind().1, fail.answer()),
             Ok((upstream, restorer)) => {
                 let framed = is_frame(request.headers());
                 let outcome = if framed { "code" } else { "passthrough" };
                 let name = upstream.name.clone();
-                let passed = self.pass_on(upstream, restorer, request, &mut steps, in_flight);
+                let whither = (&*settings, upstream, restorer);
+                let passed = self.pass_on(whither, request, &mut steps, in_flight);
                 match passed.await {
                     Ok(answer) => (name, outcome, answer),
                     Err(fail) => {
@@ -117,14 +224,12 @@ impl Edge {
     }
 
     /// Whether the request may enter, and where it goes.
-    fn admit(&self, headers: &HeaderMap) -> Result<(&Upstream, &Restorer), Fail> {
-        let shown = headers.get(TOKEN).map_or(&b""[..], HeaderValue::as_bytes);
-        if self
-            .config
-            .token
-            .as_ref()
-            .is_some_and(|token| !token.is(shown))
-        {
+    fn admit<'s>(
+        &'s self,
+        settings: &'s Settings,
+        headers: &HeaderMap,
+    ) -> Result<(&'s Upstream, &'s Restorer), Fail> {
+        if !settings.admits(headers) {
             return Err(Fail::Unauthorized);
         }
         let restorer = self.restorer.get().filter(|_| self.readiness.is_ready());
@@ -137,22 +242,21 @@ impl Edge {
             name if name.is_empty() => DEFAULT_UPSTREAM.into(),
             name => name,
         };
-        let upstream = self.upstreams.get(&name);
+        let upstream = settings.upstreams.get(&name);
         let upstream = upstream.ok_or_else(|| Fail::UnknownUpstream(name.into_owned()))?;
         Ok((upstream, restorer))
     }
 
     async fn pass_on(
         &self,
-        upstream: &Upstream,
-        restorer: &Restorer,
+        (settings, upstream, restorer): (&Settings, &Upstream, &Restorer),
         request: Request<DeviceBody>,
         steps: &mut Steps,
         in_flight: Gauged,
     ) -> Result<Response<Body>, Fail> {
         if let Some(what) = request.headers().get(header::ASK) {
             let what = what.clone();
-            return self.ask(&what, request).await;
+            return self.ask(settings, &what, request).await;
         }
         if let Some(protocol) = request.headers().get(ASK) {
             let protocol = protocol.clone();
@@ -169,11 +273,12 @@ impl Edge {
                 body,
                 content_type,
                 json_length,
-            } = match self.restore(restorer, incoming, steps).await? {
+            } = match settings.restore(restorer, incoming, steps).await? {
                 Restored::Body(body) => body,
                 Restored::Values(place, values) => {
-                    return self
-                        .answer_feature(upstream, &place, parts, &values, steps, in_flight)
+                    let feature = (&*place, &values[..]);
+                    return settings
+                        .answer_feature(upstream, feature, parts, steps, in_flight)
                         .await;
                 }
             };
@@ -205,48 +310,10 @@ impl Edge {
         Ok(relay::to_device(answer, steps, in_flight))
     }
 
-    /// Answers an input of which the device has run the head: with the tail's outputs, or with what
-    /// the model server makes of the feature.
-    async fn answer_feature(
-        &self,
-        upstream: &Upstream,
-        place: &Place,
-        mut parts: Parts,
-        values: &[f32],
-        steps: &mut Steps,
-        in_flight: Gauged,
-    ) -> Result<Response<Body>, Fail> {
-        let Some(body) = place.request(&mut parts, values) else {
-            return Ok(relay::own(place.answer(values), steps, in_flight));
-        };
-        parts.version = relay::upstream_version(&parts.headers);
-        relay::to_upstream(&mut parts);
-        let begin = Instant::now();
-        let request = Request::from_parts(parts, body::full(body));
-        let answer = upstream.call(request).await?;
-        if !answer.status().is_success() {
-            steps.note("upstream", begin.elapsed());
-            return Ok(relay::to_device(answer, steps, in_flight));
-        }
-        let timeout = Duration::from_millis(self.config.body_timeout_ms);
-        let held = body::hold(answer.into_body(), self.config.max_body, timeout).await;
-        steps.note("upstream", begin.elapsed());
-        match held {
-            Ok(body::Held::Whole(whole)) => {
-                let answered = place.answered(&whole.bytes)?;
-                Ok(relay::own(answered, steps, in_flight))
-            }
-            Ok(body::Held::Over(_)) => Err(Fail::BadAnswer(format!(
-                "the model server's answer to a feature has more than {} bytes",
-                self.config.max_body
-            ))),
-            Err(error) => Err(Fail::BadAnswer(error.to_string())),
-        }
-    }
-
     /// Answers what a device asks of the edge itself.
     async fn ask(
         &self,
+        settings: &Settings,
         what: &HeaderValue,
         request: Request<DeviceBody>,
     ) -> Result<Response<Body>, Fail> {
@@ -256,9 +323,8 @@ impl Edge {
                 None => (StatusCode::NO_CONTENT, Bytes::new()),
             },
             what if what == ASK_PROBE.as_bytes() => {
-                let timeout = Duration::from_millis(self.config.body_timeout_ms);
-                let held = body::hold(request.into_body(), MOST_PROBE, timeout).await;
-                match held {
+                let timeout = settings.body_timeout;
+                match body::hold(request.into_body(), MOST_PROBE, timeout).await {
                     Ok(body::Held::Whole(_)) => (StatusCode::NO_CONTENT, Bytes::new()),
                     Ok(body::Held::Over(_)) => {
                         let limit = format!("a probe has at most {MOST_PROBE} bytes");
@@ -272,31 +338,6 @@ impl Edge {
         let mut answer = Response::new(body::full(body));
         *answer.status_mut() = status;
         Ok(answer)
-    }
-
-    async fn restore(
-        &self,
-        restorer: &Restorer,
-        incoming: DeviceBody,
-        steps: &mut Steps,
-    ) -> Result<Restored, Fail> {
-        let cap = self.config.max_body;
-        let too_large = || Fail::TooLarge(format!("the frame has more than {cap} bytes"));
-        if incoming.size_hint().lower() > cap as u64 {
-            return Err(too_large());
-        }
-        let held = body::hold(
-            incoming,
-            cap,
-            Duration::from_millis(self.config.body_timeout_ms),
-        )
-        .await;
-        match held {
-            Ok(body::Held::Whole(whole)) => restorer.restore(whole.bytes, steps).await,
-            Ok(body::Held::Over(_)) => Err(too_large()),
-            Err(error @ body::HoldError::Timeout(_)) => Err(Fail::BodyTimeout(error.to_string())),
-            Err(error) => Err(Fail::BadFrame(error.to_string())),
-        }
     }
 }
 

@@ -11,10 +11,12 @@ mod pool;
 mod tract;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sidecod_wire::bundle::{self, Bundle, BundleError};
+use sidecod_wire::describe::FILES;
 use sidecod_wire::entropy::{self, EntropyError, Symbols};
 use sidecod_wire::frame::{Frame, Slot};
 use sidecod_wire::limits::Limits;
@@ -190,10 +192,11 @@ pub struct Coded {
 }
 
 /// A bundle with its engine.
+#[derive(Clone)]
 pub struct Codec {
     bundle: Bundle,
-    encoder: Box<dyn Encoder>,
-    parts: Parts,
+    encoder: Arc<dyn Encoder>,
+    parts: Arc<Parts>,
     limits: Limits,
 }
 
@@ -203,31 +206,39 @@ impl Codec {
     /// # Errors
     /// [`OpenError`] that names the file.
     pub fn open(folder: &Path, limits: Limits) -> Result<Self, OpenError> {
-        let name = |file: &str| folder.join(file).display().to_string();
         let read = |file: &str| {
-            std::fs::read(folder.join(file)).map_err(|error| OpenError::Read(name(file), error))
+            let file = folder.join(file);
+            std::fs::read(&file).map_err(|error| OpenError::Read(file.display().to_string(), error))
         };
-        let in_folder = |error| OpenError::Bundle(folder.display().to_string(), error);
-        let bundle =
-            Bundle::parse(&read(bundle::MANIFEST)?, &read(bundle::TABLES)?).map_err(in_folder)?;
-        let onnx = read(bundle::ENCODER)?;
-        bundle
-            .manifest
-            .verify(bundle::ENCODER, &onnx)
-            .map_err(in_folder)?;
-        let encoder = Tract::load(&onnx, bundle::ENCODER, 3)
-            .map_err(|error| OpenError::Encoder(folder.display().to_string(), error))?;
+        let [manifest, encoder, tables] = FILES;
+        let files = [read(manifest)?, read(encoder)?, read(tables)?];
+        let files = files.each_ref().map(Vec::as_slice);
+        Self::of(files, &folder.display().to_string(), limits)
+    }
+
+    /// Opens a bundle whose [`FILES`] are at hand; `name` is for errors.
+    ///
+    /// # Errors
+    /// [`OpenError`] that names the file.
+    pub fn of(files: [&[u8]; 3], name: &str, limits: Limits) -> Result<Self, OpenError> {
+        let [manifest, encoder, tables] = files;
+        let damaged = |error| OpenError::Bundle(name.to_owned(), error);
+        let bundle = Bundle::parse(manifest, tables).map_err(damaged)?;
+        let listed = bundle.manifest.verify(bundle::ENCODER, encoder);
+        listed.map_err(damaged)?;
+        let encoder = Tract::load(encoder, bundle::ENCODER, 3)
+            .map_err(|error| OpenError::Encoder(name.to_owned(), error))?;
         Ok(Self {
             bundle,
-            encoder: Box::new(encoder),
-            parts: Parts::default(),
+            encoder: Arc::new(encoder),
+            parts: Arc::default(),
             limits,
         })
     }
 
     /// The same with parts of the model, for options that run them here.
     #[must_use]
-    pub fn with(mut self, parts: Parts) -> Self {
+    pub fn with(mut self, parts: Arc<Parts>) -> Self {
         self.parts = parts;
         self
     }

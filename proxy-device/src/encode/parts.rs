@@ -1,5 +1,6 @@
 //! Parts of a model that run on the device: its head before a codec for features, or all of it.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +24,14 @@ type Steps = Vec<(&'static str, Duration)>;
 pub struct Parts {
     heads: Vec<Head>,
     local: Option<Local>,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heads = self.heads.iter().map(|head| &head.bundle.manifest.name);
+        let local = self.local.iter().map(Local::name);
+        f.debug_list().entries(heads).entries(local).finish()
+    }
 }
 
 impl Parts {

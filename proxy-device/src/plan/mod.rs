@@ -14,21 +14,24 @@ pub mod planner;
 pub mod prepare;
 pub mod probe;
 pub mod report;
+mod settings;
 mod state;
 pub mod times;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use sidecod_sidecar::body::Whole;
 use tokio::time::Instant;
 
 use crate::app::App;
+use crate::bundle::Active;
 use crate::config::Route;
-use crate::encode::{Coded, Crossing, Full, Looked, NotCoded, Pool, content_codings};
-use option::{Kind, Offer};
+use crate::encode::{Codec, Coded, Crossing, Full, Looked, NotCoded, Pool, content_codings};
+use option::Kind;
 use planner::Chosen;
+pub use settings::Settings;
 
 /// Bodies of more bytes are looked at on a thread that may be kept busy.
 const LARGE: usize = 256 << 10;
@@ -52,7 +55,7 @@ pub fn may_offload(headers: &HeaderMap) -> bool {
 }
 
 /// What a request crosses as.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Planned {
     /// What crosses in place of its body; none where that crosses as it is.
     pub crossing: Option<Crossing>,
@@ -61,17 +64,17 @@ pub struct Planned {
     /// The choice behind it, to be told how it went.
     pub chosen: Option<Chosen>,
     /// The inputs, where the device can answer itself if there is no other way.
-    pub local: Option<Arc<Looked>>,
+    pub local: Option<(Arc<Codec>, Arc<Looked>)>,
 }
 
-/// Chooses an option for a request whose body is held, and carries it out; `forced` is the index of
-/// one that the request names itself.
+/// Chooses an option for a request whose body is held, and carries it out; `forced` is the
+/// name of one that the request wants.
 pub async fn plan(
     app: &Arc<App>,
     route: &Route,
     headers: &HeaderMap,
     body: &Whole,
-    forced: Option<usize>,
+    forced: Option<HeaderValue>,
 ) -> Planned {
     let began = Instant::now();
     // A frame has no place for them.
@@ -79,14 +82,18 @@ pub async fn plan(
         count_not_coded(route, "trailers");
         return Planned::default();
     }
-    let Some(offer) = app.planner.offer(&route.name).cloned() else {
+    let active = app.bundle.get();
+    let Some((active, offer)) =
+        active.and_then(|active| Some((active.clone(), active.offer(route)?)))
+    else {
+        count_not_coded(route, "bundle");
         return Planned::default();
     };
     let looked = {
-        let (app, offer, limit) = (app.clone(), offer.clone(), route.max_body);
+        let (codec, offer, limit) = (active.codec.clone(), offer.clone(), route.max_body);
         let (headers, bytes) = (headers.clone(), body.bytes.clone());
         let look = move || {
-            let limits = app.codec.limits();
+            let limits = codec.limits();
             Looked::new(&headers, bytes, limit, &offer.coding.shape, limits)
         };
         look_at(body.bytes.len(), look).await
@@ -97,10 +104,12 @@ pub async fn plan(
         Err(error) => return as_it_is(route, error.reason(), &error),
     };
     let looked = Arc::new(looked);
-    let local = offer.is_local().then(|| looked.clone());
+    let local = offer
+        .is_local()
+        .then(|| (active.codec.clone(), looked.clone()));
     Planned {
         local,
-        ..take(app, route, offer, looked, forced, began).await
+        ..take(app, route, &active, looked, forced, began).await
     }
 }
 
@@ -108,9 +117,11 @@ pub async fn plan(
 ///
 /// # Errors
 /// [`NotCoded`], or that the encoding threads are busy.
-pub async fn answer(app: &Arc<App>, looked: Arc<Looked>) -> anyhow::Result<Crossing> {
-    let shared = app.clone();
-    let run = move || prepare::local(&shared.codec, &looked);
+pub async fn answer(
+    app: &Arc<App>,
+    (codec, looked): (Arc<Codec>, Arc<Looked>),
+) -> anyhow::Result<Crossing> {
+    let run = move || prepare::local(&codec, &looked);
     let Coded { crossing, steps } = app.pool.run(run).await??;
     for (step, time) in steps {
         record(step, time);
@@ -121,15 +132,18 @@ pub async fn answer(app: &Arc<App>, looked: Arc<Looked>) -> anyhow::Result<Cross
 async fn take(
     app: &Arc<App>,
     route: &Route,
-    offer: Arc<Offer>,
+    active: &Active,
     looked: Arc<Looked>,
-    forced: Option<usize>,
+    forced: Option<HeaderValue>,
     began: Instant,
 ) -> Planned {
+    let Some(offer) = active.offer(route) else {
+        return Planned::default();
+    };
     let edge = app.link.name();
-    let chosen = app
-        .planner
-        .choose(&route.name, &edge, &looked, forced, began);
+    let forced = forced.and_then(|name| offer.index(name.to_str().ok()?));
+    let planner = &active.planner;
+    let chosen = planner.choose(&route.name, &edge, &looked, forced, began);
     let Some(chosen) = chosen else {
         return Planned::default();
     };
@@ -139,9 +153,9 @@ async fn take(
             ..Planned::default()
         };
     }
-    let waiting = app.planner.pending(&chosen);
+    let waiting = planner.pending(&chosen);
     let coded = {
-        let (codec, kind) = (app.codec.clone(), chosen.kind);
+        let (codec, kind) = (active.codec.clone(), chosen.kind);
         let work = move || {
             let start = Instant::now();
             let done = prepare::prepare(&codec, &offer.coding, kind, &looked);
@@ -155,7 +169,7 @@ async fn take(
             for (step, time) in &steps {
                 record(step, *time);
             }
-            app.planner.coded(&chosen, took, crossing.bytes().len());
+            planner.coded(&chosen, took, crossing.bytes().len());
             Planned {
                 crossing: Some(crossing),
                 steps,
@@ -164,7 +178,7 @@ async fn take(
             }
         }
         Ok((Err(error), _)) => {
-            app.planner.not_coded(&chosen);
+            planner.not_coded(&chosen);
             as_it_is(route, error.reason(), &error)
         }
         Err(error @ Full::Queue) => as_it_is(route, "queue_full", &error),
@@ -185,11 +199,16 @@ pub async fn other(
         count_not_coded(route, "trailers");
         return None;
     }
-    let offer = app.planner.offer(&route.name)?.clone();
+    let active = app.bundle.get();
+    let Some((codec, offer)) =
+        active.and_then(|active| Some((active.codec.clone(), active.offer(route)?)))
+    else {
+        count_not_coded(route, "bundle");
+        return None;
+    };
     let mut kinds = offer.choices.iter().map(|choice| choice.kind);
     let kind = kinds.find(|kind| !matches!(kind, Kind::Passthrough | Kind::Local))?;
     let (headers, bytes, limit) = (headers.clone(), body.bytes.clone(), route.max_body);
-    let codec = app.codec.clone();
     let work = move || {
         let shape = &offer.coding.shape;
         let looked = Looked::new(&headers, bytes, limit, shape, codec.limits())?;

@@ -143,6 +143,21 @@ impl Offer {
         self.choices.iter().any(|choice| choice.kind == Kind::Local)
     }
 
+    /// The options' names, and which of them keep less than the floor.
+    #[must_use]
+    pub fn describe(&self) -> Vec<String> {
+        let choices = self.choices.iter();
+        let name = |choice: &Choice| {
+            let below = if choice.fidelity.keeps(&self.floor) {
+                ""
+            } else {
+                " (below the floor)"
+            };
+            format!("{}{below}", choice.name)
+        };
+        choices.map(name).collect()
+    }
+
     /// The index of the option of this name.
     #[must_use]
     pub fn index(&self, name: &str) -> Option<usize> {

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
 use sidecod_wire::media::coded_size;
 use sidecod_wire::profile::{Part, Profile, RESTORE};
 use tokio::time::Instant;
@@ -16,8 +15,8 @@ use super::choose::{Candidate, Why};
 use super::estimate::Estimate;
 use super::option::{Kind, Offer};
 use super::report::{self, Decision, Measured, OptionReport, Predicted, Report, RouteReport};
+use super::settings::Settings;
 use super::state::{State, class};
-use crate::config;
 use crate::encode::{Codec, Looked};
 use crate::relay::EdgeTime;
 
@@ -28,13 +27,12 @@ const QUEUE_HALF_LIFE: f64 = 2.0;
 pub struct Planner {
     routes: BTreeMap<String, RoutePlan>,
     edges: Mutex<BTreeMap<Arc<str>, EdgeState>>,
-    profile: Option<Profile>,
+    profile: Option<Arc<Profile>>,
     /// Digest of the codec's bundle, in hexadecimal.
     bundle: String,
     /// Microseconds of work that was given to the encoding threads and is not done.
     pending: AtomicU64,
     threads: usize,
-    force: Option<HeaderName>,
     refresh: Duration,
 }
 
@@ -52,8 +50,9 @@ struct EdgeState {
 }
 
 /// A choice that was made for a request.
-#[derive(Debug)]
 pub struct Chosen {
+    /// Who chose, and is to be told how it went.
+    pub planner: Arc<Planner>,
     /// Index of the option in the route's offer.
     pub option: usize,
     /// What is done.
@@ -81,14 +80,7 @@ impl Drop for Pending<'_> {
 impl Planner {
     /// A plan for these offers that knows nothing yet but the device's profile.
     #[must_use]
-    pub fn new(
-        offers: HashMap<String, Arc<Offer>>,
-        codec: &Codec,
-        bundle: String,
-        threads: usize,
-        config: &config::Plan,
-        profile: Option<Profile>,
-    ) -> Self {
+    pub fn new(offers: HashMap<String, Arc<Offer>>, codec: &Codec, settings: &Settings) -> Self {
         let routes = offers.into_iter().map(|(name, offer)| {
             let state = Mutex::new(State::new(&offer.choices, codec));
             (name, RoutePlan { offer, state })
@@ -96,20 +88,15 @@ impl Planner {
         Self {
             routes: routes.collect(),
             edges: Mutex::default(),
-            profile,
-            bundle,
+            profile: settings.profile.clone(),
+            bundle: codec.bundle().digest.to_string(),
             pending: AtomicU64::new(0),
-            threads: threads.max(1),
-            // The configuration was checked.
-            force: config
-                .force_header
-                .as_deref()
-                .and_then(|name| name.parse().ok()),
-            refresh: Duration::from_millis(config.refresh_ms),
+            threads: settings.threads.max(1),
+            refresh: settings.refresh,
         }
     }
 
-    /// What a route offers; every route of the configuration has an offer.
+    /// What a route offers; none where the bundle cannot serve it.
     #[must_use]
     pub fn offer(&self, route: &str) -> Option<&Arc<Offer>> {
         Some(&self.routes.get(route)?.offer)
@@ -120,12 +107,6 @@ impl Planner {
     pub fn chooses(&self) -> bool {
         let mut routes = self.routes.values();
         routes.any(|route| route.offer.choices.len() > 1)
-    }
-
-    /// Takes the header that forces an option out of a request, and gives the option's index.
-    pub fn forced(&self, route: &str, headers: &mut HeaderMap) -> Option<usize> {
-        let value = headers.remove(self.force.as_ref()?)?;
-        self.offer(route)?.index(value.to_str().ok()?)
     }
 
     /// Counts work for the encoding threads.
@@ -139,7 +120,7 @@ impl Planner {
     /// be taken.
     #[must_use]
     pub fn choose(
-        &self,
+        self: &Arc<Self>,
         route: &str,
         edge: &Arc<str>,
         looked: &Looked,
@@ -178,6 +159,7 @@ impl Planner {
         .increment(1);
         let (work, predicted) = &predictions[index];
         let chosen = Chosen {
+            planner: self.clone(),
             option: index,
             kind: choice.kind,
             device: predicted.device_ms / 1e3,
@@ -418,7 +400,7 @@ impl Planner {
             }
         });
         Report {
-            profile: self.profile.as_ref().map(of),
+            profile: self.profile.as_deref().map(of),
             queued_ms: self.pending.load(Ordering::Relaxed) as f64 / 1e3,
             edges: edges.collect(),
             routes: routes.collect(),
@@ -479,6 +461,7 @@ mod tests {
     use super::*;
     use crate::config::Route;
     use bytes::Bytes;
+    use http::HeaderMap;
     use sidecod_wire::limits::Limits;
     use sidecod_wire::media::{Color, MediaType, Picture, encode};
 
@@ -489,7 +472,7 @@ mod tests {
 
     /// A planner whose requests take what a made world says.
     struct World {
-        planner: Planner,
+        planner: Arc<Planner>,
         looked: Looked,
         edge: Arc<str>,
     }
@@ -516,9 +499,8 @@ mod tests {
             let shape = sidecod_wire::slot::Preset::Auto.shape();
             let headers = HeaderMap::new();
             let looked = Looked::new(&headers, file, 1 << 20, &shape, &Limits::default()).unwrap();
-            let config = config::Plan::default();
             Self {
-                planner: Planner::new(offers, &codec, "d".to_owned(), 1, &config, None),
+                planner: Arc::new(Planner::new(offers, &codec, &Settings::default())),
                 looked,
                 edge: "edge".into(),
             }

@@ -13,6 +13,7 @@ use sidecod_wire::profile::Profile;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::app::App;
+use crate::plan::planner::Planner;
 use crate::relay::EdgeTime;
 
 /// Bytes of the two probes: one tells the round trip, both together the bandwidth.
@@ -28,23 +29,31 @@ const MOST_PROFILE: usize = 256 << 10;
 /// process runs. Zero never probes; the edge's profile is asked for in any case.
 pub async fn keep(app: Arc<App>, idle: Duration) {
     loop {
+        let pause = if idle.is_zero() { PATIENCE } else { idle / 4 };
+        let active = app.bundle.get();
+        let Some(planner) = active
+            .map(|active| active.planner.clone())
+            .filter(|planner| planner.chooses())
+        else {
+            sleep(LOOK_EVERY).await;
+            continue;
+        };
         let edge = app.link.name();
-        if !app.planner.has_profile(&edge) {
+        if !planner.has_profile(&edge) {
             match profile(&app).await {
-                Ok(Some(profile)) => app.planner.edge_profile(&edge, profile),
+                Ok(Some(profile)) => planner.edge_profile(&edge, profile),
                 Ok(None) => {}
                 Err(reason) => tracing::debug!(reason, "no profile of the edge"),
             }
         }
-        if !idle.is_zero() && app.planner.is_idle(&edge, idle) {
+        if !idle.is_zero() && planner.is_idle(&edge, idle) {
             for bytes in PROBES {
-                if let Err(reason) = probe(&app, &edge, bytes).await {
+                if let Err(reason) = probe(&app, &planner, &edge, bytes).await {
                     tracing::debug!(reason, "a probe was not answered");
                     break;
                 }
             }
         }
-        let pause = if idle.is_zero() { PATIENCE } else { idle / 4 };
         sleep(pause.max(LOOK_EVERY)).await;
     }
 }
@@ -63,15 +72,19 @@ async fn profile(app: &Arc<App>) -> Result<Option<Profile>, String> {
         .map_err(|error| error.to_string())
 }
 
-async fn probe(app: &Arc<App>, edge: &Arc<str>, bytes: usize) -> Result<(), String> {
+async fn probe(
+    app: &Arc<App>,
+    planner: &Planner,
+    edge: &Arc<str>,
+    bytes: usize,
+) -> Result<(), String> {
     let start = Instant::now();
     let answer = ask(app, ASK_PROBE, bytes).await?;
     if !answer.status().is_success() {
         return Err(answer.status().to_string());
     }
     let took = start.elapsed();
-    app.planner
-        .crossed(edge, bytes as u64, took, &EdgeTime::default());
+    planner.crossed(edge, bytes as u64, took, &EdgeTime::default());
     Ok(())
 }
 

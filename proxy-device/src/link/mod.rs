@@ -4,40 +4,32 @@
 //! requests are told so at once for a growing moment, so that none of them waits for a connection
 //! that will not come.
 
-use std::io;
-use std::pin::Pin;
+mod connect;
+mod counted;
+
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use metrics::Counter;
+use hyper::client::conn::http2::SendRequest;
 use sidecod_sidecar::Body;
-use sidecod_sidecar::own::{Made, Own};
+use sidecod_sidecar::own::Own;
+use sidecod_sidecar::tls::TlsError;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::header::{HTTP2, NO_HOST, PROTOCOL, TOKEN, UPSTREAM};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::lookup_host;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
+
+use connect::{Connect, Tls};
 
 use crate::config::Edge;
 use crate::ingress::destination::Destination;
 
-/// The connection is tried with a ping after this much silence, also while it is idle.
-const PING_AFTER: Duration = Duration::from_secs(10);
-/// It counts as broken when the ping is not answered in this time.
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Bytes of the headers of an answer.
-const MAX_HEADERS: u32 = 512 << 10;
-/// What the edge may send before it is read.
-const WINDOW: u32 = 2 << 20;
 
 /// Why a request got no answer over the link.
 #[derive(Debug, thiserror::Error)]
@@ -55,13 +47,23 @@ pub enum LinkError {
     Broken(hyper::Error),
 }
 
+/// Why there can be no link.
+#[derive(Debug, thiserror::Error)]
+pub enum SetUpError {
+    /// The token is none that a header can have.
+    #[error("token: must be visible ASCII")]
+    Token,
+    /// A certificate or key cannot be used.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
+}
+
 /// The connection to the edge.
 pub struct Link {
     edge: BaseUrl,
     name: Arc<str>,
     token: Option<HeaderValue>,
-    own: Own,
-    connect_timeout: Duration,
+    connect: Connect,
     state: Mutex<State>,
 }
 
@@ -77,13 +79,14 @@ impl Link {
     /// A link that connects when it is first used.
     ///
     /// # Errors
-    /// If the configuration's URL or token cannot stand in a request.
-    pub fn new(edge: &Edge, own: Own) -> Result<Self, http::Error> {
+    /// If the configuration's token cannot stand in a request, or a certificate cannot be used.
+    pub fn new(edge: &Edge, own: Own) -> Result<Self, SetUpError> {
         let token = edge
             .token
             .as_ref()
             .map(|token| HeaderValue::from_str(token.secret()))
-            .transpose()?;
+            .transpose()
+            .map_err(|_| SetUpError::Token)?;
         let token = token.map(|mut token| {
             token.set_sensitive(true);
             token
@@ -92,8 +95,11 @@ impl Link {
             edge: edge.url.clone(),
             name: edge.url.authority().into(),
             token,
-            own,
-            connect_timeout: Duration::from_millis(edge.connect_timeout_ms),
+            connect: Connect {
+                own,
+                limit: Duration::from_millis(edge.connect_timeout_ms),
+                tls: Tls::of(edge)?,
+            },
             state: Mutex::default(),
         })
     }
@@ -182,30 +188,15 @@ impl Link {
         {
             return Err("the last attempt to connect has just failed".to_owned());
         }
-        match timeout(self.connect_timeout, self.connect()).await {
-            Ok(Ok(connection)) => {
+        match self.connect().await {
+            Ok(connection) => {
                 *state = State {
                     connection: Some(connection.clone()),
                     ..State::default()
                 };
                 Ok(connection)
             }
-            failed => {
-                let reason = failed.map_or_else(
-                    |_| {
-                        format!(
-                            "no connection to {} within {:?}",
-                            self.edge.authority(),
-                            self.connect_timeout
-                        )
-                    },
-                    |result| {
-                        result.map_or_else(
-                            |error| format!("{}: {error}", self.edge.authority()),
-                            |_| String::new(),
-                        )
-                    },
-                );
+            Err(reason) => {
                 state.pause = (state.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
                 state.retry_at = Some(Instant::now() + state.pause);
                 tracing::warn!(reason, pause = ?state.pause, "cannot reach the edge");
@@ -214,96 +205,18 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Body>, Box<dyn std::error::Error + Send + Sync>> {
-        let stream = TcpStream::connect(self.edge.host_and_port()).await?;
-        let stream = self.own.note(stream)?;
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING_AFTER)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(2 * WINDOW)
-            .max_header_list_size(MAX_HEADERS)
-            .handshake(TokioIo::new(Counted::new(stream)))
-            .await?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "the link to the edge ended");
+    /// Connects to the first address of the edge's name that can be reached.
+    async fn connect(&self) -> Result<SendRequest<Body>, String> {
+        let name = self.edge.authority();
+        let addresses = lookup_host(self.edge.host_and_port()).await;
+        let addresses = addresses.map_err(|error| format!("{name}: {error}"))?;
+        let mut reason = format!("{name}: the name has no address");
+        for address in addresses {
+            match self.connect.to(address).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => reason = error,
             }
-        });
-        tracing::info!(edge = self.edge.authority(), "connected");
-        Ok(sender)
-    }
-}
-
-/// A socket whose bytes are counted, as they are what a thin link has to carry.
-struct Counted {
-    stream: Made,
-    sent: Counter,
-    received: Counter,
-}
-
-impl Counted {
-    fn new(stream: Made) -> Self {
-        let counter = |direction: &'static str| metrics::counter!("sidecod_device_link_bytes_total", "direction" => direction);
-        Self {
-            stream,
-            sent: counter("sent"),
-            received: counter("received"),
         }
-    }
-
-    fn count_sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = written {
-            self.sent.increment(bytes as u64);
-        }
-        written
-    }
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.received
-            .increment((buffer.filled().len() - before) as u64);
-        read
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.count_sent(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.count_sent(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        Err(reason)
     }
 }
