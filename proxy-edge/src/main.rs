@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         Some(Command::Cert(cert)) => return made("cert", cert.run()),
         Some(Command::Init(init)) => return made("init", init.run(&arguments.config)),
         Some(Command::Healthy) => return say(ask(&arguments)),
-        None => {}
+        Some(Command::Profile { .. }) | None => {}
     }
     let (config, stored) = match prepare(&arguments) {
         Ok(prepared) => prepared,
