@@ -194,6 +194,8 @@ impl Default for Codec {
             bundle: None,
             name: None,
             cache: None,
+            heads: Vec::new(),
+            local: None,
             threads: 1,
             queue: 16,
         }
