@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod fidelity;
+pub mod latency;
 pub mod netns;
 pub mod offload;
 pub mod overhead;

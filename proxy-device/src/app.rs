@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use axum::Json;
+use axum::extract::State;
+use axum::routing::get;
 use http::uri::Authority;
 use http::{HeaderValue, Version};
 use sidecod_sidecar::access::Access;
@@ -28,6 +31,8 @@ use crate::encode::{Codec, Pool};
 use crate::ingress::destination::{Destination, Listed};
 use crate::ingress::{Ingress, Way};
 use crate::link::Link;
+use crate::plan;
+use crate::plan::report::Report;
 use crate::reload::{self, Chores, Current, Source};
 use crate::trial::{self, Trials};
 
@@ -38,6 +43,8 @@ pub struct App {
     codec: config::Codec,
     limits: Limits,
     pub(crate) pool: Pool,
+    /// How routes with several options choose.
+    pub(crate) plan: plan::Settings,
     pub(crate) trials: Trials,
     pub(crate) link: Link,
     /// Where requests of reverse listeners go.
@@ -100,10 +107,11 @@ impl App {
         fetched: Option<Arc<Active>>,
     ) -> Result<Self> {
         let bundle = InUse::default();
+        let plan = plan::Settings::new(config)?;
         if let Some(folder) = &config.codec.bundle {
-            bundle.set(open(folder, config)?);
+            bundle.set(open(folder, config, &plan)?);
         } else if let Some(fetched) = fetched {
-            bundle.set(Active::new(fetched.codec.clone(), &config.routes).0);
+            bundle.set(Active::new(&fetched.codec, &config.routes, &plan).0);
         }
         let connect_timeout = Duration::from_millis(config.edge.connect_timeout_ms);
         let connector = Connector::new(connect_timeout, own.clone());
@@ -116,6 +124,7 @@ impl App {
         Ok(Self {
             routes: config.routes.clone(),
             bundle,
+            plan,
             codec: config.codec.clone(),
             limits: config.limits.clone(),
             pool: Pool::start("encode", config.codec.threads, config.codec.queue)?,
@@ -146,13 +155,14 @@ impl App {
     }
 
     /// What gets the edge's bundle, where no local one is named.
-    pub(crate) fn keeper(config: &Config) -> Option<Keeper> {
+    pub(crate) fn keeper(&self, config: &Config) -> Option<Keeper> {
         let codec = &config.codec;
         codec.bundle.is_none().then(|| Keeper {
             name: codec.name.clone(),
             cache: Cache::find(codec.cache.as_deref()),
             limits: config.limits.clone(),
             routes: config.routes.clone(),
+            plan: self.plan.clone(),
         })
     }
 }
@@ -161,9 +171,9 @@ impl App {
 ///
 /// # Errors
 /// If a file is missing or damaged, or a route names a quality that the bundle has not.
-pub fn open(folder: &Path, config: &Config) -> Result<Active> {
+pub fn open(folder: &Path, config: &Config, plan: &plan::Settings) -> Result<Active> {
     let codec = Codec::open(folder, config.limits.clone()).context("codec.bundle")?;
-    let (active, faults) = Active::new(Arc::new(codec), &config.routes);
+    let (active, faults) = Active::new(&Arc::new(codec), &config.routes, plan);
     match faults.into_iter().next() {
         None => Ok(active),
         Some(fault) => bail!(fault),
@@ -188,11 +198,14 @@ pub async fn run(source: Source, config: Config) -> Result<()> {
     }
     let (trigger, shutdown) = Shutdown::new();
     let current = Current::from(app.clone());
+    let pages = axum::Router::new()
+        .route("/plan", get(plan_page))
+        .with_state(current.clone());
     let told = Admin {
         program: "proxy-device",
         readiness: readiness.clone(),
         metrics,
-        more: trial::report::router(current.clone()),
+        more: trial::report::router(current.clone()).merge(pages),
     };
     let admin = tokio::spawn(admin::serve(admin, told, shutdown.clone()));
     let ingress = Ingress::new(current.clone(), Http::new(&config.server), shutdown);
@@ -219,6 +232,12 @@ pub async fn run(source: Source, config: Config) -> Result<()> {
     }
     admin.await?;
     Ok(())
+}
+
+/// What the plan tells; null while there is no bundle.
+async fn plan_page(State(current): State<Current>) -> Json<Option<Report>> {
+    let active = current.get().bundle.get();
+    Json(active.map(|active| active.planner.report()))
 }
 
 /// Binds the listeners of apps.

@@ -1,6 +1,7 @@
 //! The device sidecar's configuration.
 
 mod coding;
+mod plan;
 mod trust;
 
 use std::net::SocketAddr;
@@ -19,9 +20,11 @@ use sidecod_wire::limits::Limits;
 use sidecod_wire::slot::Preset;
 
 pub use coding::{LayoutName, Render, Tensor};
+pub use plan::{Measured, Named, Plan};
 pub use trust::Mode;
 
 use crate::ingress::destination::HostPort;
+use crate::plan::option::Fidelity;
 use crate::trial::compare::Preset as Compare;
 
 /// Variables of the environment that start with this and two underscores set keys.
@@ -50,6 +53,9 @@ pub struct Config {
     /// Which requests are offloaded; the first that matches counts.
     #[serde(default, rename = "route")]
     pub routes: Vec<Route>,
+    /// How routes with several options choose.
+    #[serde(default)]
+    pub plan: Plan,
     /// Bounds on what an input may be.
     #[serde(default)]
     pub limits: Limits,
@@ -172,6 +178,10 @@ pub struct Codec {
     pub name: Option<String>,
     /// Folder of fetched bundles; that of the system or of the user for caches where none is named.
     pub cache: Option<PathBuf>,
+    /// Folders of bundles for features, with the part of a model that runs here before them.
+    pub heads: Vec<PathBuf>,
+    /// Folder of a model that runs here as a whole.
+    pub local: Option<PathBuf>,
     /// Threads that encode, one request each.
     pub threads: usize,
     /// Requests that wait for such a thread; further ones cross uncoded.
@@ -184,6 +194,8 @@ impl Default for Codec {
             bundle: None,
             name: None,
             cache: None,
+            heads: Vec::new(),
+            local: None,
             threads: 1,
             queue: 16,
         }
@@ -220,6 +232,15 @@ pub struct Route {
     /// Name of one of the bundle's qualities; the first where none is named.
     #[serde(default)]
     pub quality: Option<String>,
+    /// The options among which the plan chooses; without any, the quality is the only one.
+    #[serde(default)]
+    pub options: Vec<Named>,
+    /// What an option must keep to be taken.
+    #[serde(default)]
+    pub floor: Fidelity,
+    /// Milliseconds that the device may take at most for an option.
+    #[serde(default)]
+    pub max_device_ms: Option<f64>,
     /// Pixels to which the longer side of a photo is reduced before it is coded, because the model
     /// reduces it anyway; the model server gets the original size. 0 codes every photo as it is.
     #[serde(default)]
@@ -364,6 +385,7 @@ impl Config {
                 return wrong(key, "must be at least 1");
             }
         }
+        self.plan.check()?;
         for (index, destination) in self.destinations.iter().enumerate() {
             let key = |name: &str| format!("destination[{index}].{name}");
             if destination.hosts.is_empty() {

@@ -1,25 +1,28 @@
 //! The ladder: code, then the original body through the edge, then the model server directly, then
-//! a clear error. A request is sent again only where that is safe, and never after an answer began.
+//! the model on the device, then a clear error. A request is sent again only where that is safe, and never after an answer began.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body as _;
 use sidecod_sidecar::Body;
 use sidecod_sidecar::body::{Whole, full};
 use sidecod_sidecar::hop::remove_prefixed;
 use sidecod_sidecar::problem::problem;
 use sidecod_sidecar::upstream::UpstreamError;
 use sidecod_wire::frame::CONTENT_TYPE;
-use sidecod_wire::header::PREFIX;
+use sidecod_wire::header::{JSON_LENGTH, PREFIX};
 use tokio::time::{Instant, timeout};
 
 use crate::app::App;
-use crate::encode::Coded;
+use crate::encode::Crossing;
 use crate::ingress::count_loop;
 use crate::ingress::destination::Destination;
 use crate::link::LinkError;
+use crate::plan::planner::Chosen;
+use crate::plan::{self, Planned};
 use crate::relay;
 
 /// How a request got its answer, as the metric names it.
@@ -27,12 +30,18 @@ use crate::relay;
 pub enum Outcome {
     /// Its inputs crossed as codes.
     Code,
+    /// Its inputs crossed as smaller files of a classical codec.
+    Classical,
     /// It crossed as it is, as planned.
     Passthrough,
     /// It crossed as it is after its code had failed.
     FallbackEdge,
     /// It went to the model server without the edge.
     FallbackDirect,
+    /// The model ran on the device, as planned.
+    Local,
+    /// The model ran on the device because nothing else answered.
+    FallbackLocal,
     /// It went to a destination that the edge is not asked for.
     Elsewhere,
     /// It got an error of a sidecar.
@@ -45,9 +54,12 @@ impl Outcome {
     pub fn name(self) -> &'static str {
         match self {
             Self::Code => "code",
+            Self::Classical => "classical",
             Self::Passthrough => "passthrough",
             Self::FallbackEdge => "fallback_edge",
             Self::FallbackDirect => "fallback_direct",
+            Self::Local => "local",
+            Self::FallbackLocal => "fallback_local",
             Self::Elsewhere => "elsewhere",
             Self::Error => "error",
         }
@@ -87,26 +99,30 @@ pub async fn send(
     destination: &Destination,
     parts: &Parts,
     body: &Whole,
-    coded: Option<Coded>,
+    planned: Planned,
     terms: Terms,
 ) -> (Outcome, Response<Body>) {
-    let through_edge = if coded.is_some() {
+    let Planned {
+        crossing,
+        mut chosen,
+        local,
+        ..
+    } = planned;
+    if let Some(Crossing::Answer { content_type, body }) = crossing {
+        return (Outcome::Local, own(content_type, body));
+    }
+    let through_edge = if crossing.is_some() {
         Outcome::FallbackEdge
     } else {
         Outcome::Passthrough
     };
     let mut failure = None;
     // A code may take half of the time, so that a decoder that is too slow costs no request.
-    if let Some(coded) = coded {
-        match edge(
-            app,
-            destination,
-            Outcome::Code,
-            framed(parts, coded.frame),
-            terms.rest() / 2,
-        )
-        .await
-        {
+    if let Some(crossing) = crossing {
+        let outcome = outcome_of(&crossing);
+        let request = crossed(parts, crossing);
+        let (chosen, limit) = (chosen.take(), terms.rest() / 2);
+        match edge(app, destination, outcome, request, chosen.as_ref(), limit).await {
             Attempt::Answer(outcome, answer) => return (outcome, answer),
             Attempt::Failed(failed) => failure = Some(failed),
         }
@@ -118,7 +134,8 @@ pub async fn send(
     };
     if may_go_on(&failure) && failure.as_ref().is_none_or(|failed| failed.edge_again) {
         let request = original(parts, body);
-        match edge(app, destination, through_edge, request, terms.rest()).await {
+        let (chosen, limit) = (chosen.as_ref(), terms.rest());
+        match edge(app, destination, through_edge, request, chosen, limit).await {
             Attempt::Answer(outcome, answer) => return (outcome, answer),
             Attempt::Failed(failed) => failure = Some(failed),
         }
@@ -127,6 +144,15 @@ pub async fn send(
         match direct(destination, original(parts, body), Some(terms.rest())).await {
             Attempt::Answer(outcome, answer) => return (outcome, answer),
             Attempt::Failed(failed) => failure = Some(failed),
+        }
+    }
+    if let Some(local) = local {
+        match plan::answer(app, local).await {
+            Ok(Crossing::Answer { content_type, body }) => {
+                return (Outcome::FallbackLocal, own(content_type, body));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the local model gives no answer"),
         }
     }
     let nothing = || unreachable("no way to the model server");
@@ -171,14 +197,14 @@ pub(crate) async fn ask(
     destination: &Destination,
     parts: &Parts,
     body: &Whole,
-    coded: Option<Coded>,
+    coded: Option<Crossing>,
     limit: Duration,
 ) -> Option<Response<Body>> {
     let (outcome, request) = match coded {
-        Some(coded) => (Outcome::Code, framed(parts, coded.frame)),
+        Some(crossing) => (outcome_of(&crossing), crossed(parts, crossing)),
         None => (Outcome::Passthrough, original(parts, body)),
     };
-    match edge(app, destination, outcome, request, limit).await {
+    match edge(app, destination, outcome, request, None, limit).await {
         Attempt::Answer(found, answer) => (found == outcome).then_some(answer),
         Attempt::Failed(_) => None,
     }
@@ -196,9 +222,12 @@ async fn edge(
     destination: &Destination,
     outcome: Outcome,
     request: Request<Body>,
+    chosen: Option<&Chosen>,
     limit: Duration,
 ) -> Attempt {
     let start = Instant::now();
+    let bytes = request.body().size_hint().exact();
+    let name = app.link.name();
     let answer = match timeout(limit, app.link.send(destination, request)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
@@ -223,8 +252,18 @@ async fn edge(
     let kind = relay::edge_error(&answer);
     let relayed = relay::from_edge(answer, app.keep_server_timing);
     let Some(kind) = kind else {
-        let link = start.elapsed().saturating_sub(relayed.edge_time);
+        let took = start.elapsed();
+        let link = took.saturating_sub(relayed.edge.total());
         metrics::histogram!("sidecod_device_step_seconds", "step" => "link").record(link);
+        if let Some(bytes) = bytes {
+            if let Some(chosen) = chosen {
+                let planner = &chosen.planner;
+                planner.crossed(&name, bytes, took, &relayed.edge);
+                planner.answered(chosen, bytes, took, &relayed.edge);
+            } else if let Some(active) = app.bundle.get() {
+                active.planner.crossed(&name, bytes, took, &relayed.edge);
+            }
+        }
         return Attempt::Answer(outcome, relayed.answer);
     };
     tracing::debug!(kind, "the edge refused");
@@ -301,20 +340,56 @@ pub(crate) fn unreachable(detail: &str) -> Response<Body> {
     problem(StatusCode::BAD_GATEWAY, "edge-unreachable", detail)
 }
 
+/// An answer that the device has made.
+fn own(content_type: String, body: bytes::Bytes) -> Response<Body> {
+    let mut answer = Response::new(full(body));
+    if let Ok(value) = HeaderValue::try_from(content_type) {
+        answer.headers_mut().insert(header::CONTENT_TYPE, value);
+    }
+    answer
+}
+
+/// How a request is answered that crossed in this form.
+fn outcome_of(crossing: &Crossing) -> Outcome {
+    match crossing {
+        Crossing::Frame(_) => Outcome::Code,
+        Crossing::Body { .. } => Outcome::Classical,
+        Crossing::Answer { .. } => Outcome::Local,
+    }
+}
+
 /// The request with its original body.
 fn original(parts: &Parts, body: &Whole) -> Request<Body> {
     Request::from_parts(parts.clone(), body.body())
 }
 
-/// The request with a frame as its body.
-fn framed(parts: &Parts, frame: Vec<u8>) -> Request<Body> {
+/// The request with what crosses in place of its body.
+fn crossed(parts: &Parts, crossing: Crossing) -> Request<Body> {
     let mut parts = parts.clone();
-    let length = frame.len();
-    parts
-        .headers
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-    parts.headers.insert(header::CONTENT_LENGTH, length.into());
-    // The frame was made of the body without it.
-    parts.headers.remove(header::CONTENT_ENCODING);
-    Request::from_parts(parts, full(frame))
+    let headers = &mut parts.headers;
+    // What crosses was made of the body without it.
+    headers.remove(header::CONTENT_ENCODING);
+    headers.insert(header::CONTENT_LENGTH, crossing.bytes().len().into());
+    let bytes = match crossing {
+        Crossing::Frame(frame) => {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+            frame
+        }
+        Crossing::Body {
+            body,
+            content_type,
+            json_length,
+        } => {
+            let content_type = content_type.and_then(|value| HeaderValue::try_from(value).ok());
+            if let Some(value) = content_type {
+                headers.insert(header::CONTENT_TYPE, value);
+            }
+            if let Some(length) = json_length {
+                headers.insert(JSON_LENGTH, length.into());
+            }
+            body
+        }
+        Crossing::Answer { body, .. } => body,
+    };
+    Request::from_parts(parts, full(bytes))
 }

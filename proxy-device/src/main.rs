@@ -12,11 +12,14 @@ use sidecod_device::config::Config;
 use sidecod_device::init::Init;
 use sidecod_device::inspect::inspect;
 use sidecod_device::link::Link;
+use sidecod_device::plan;
+use sidecod_device::profile;
 use sidecod_device::redirect::Redirect;
 use sidecod_device::reload::Source;
 use sidecod_device::trial::report;
 use sidecod_sidecar::healthy;
 use sidecod_sidecar::own::Own;
+use sidecod_sidecar::profile::write;
 
 /// Takes the photos out of an app's inference requests, encodes them, and sends a few kilobytes to
 /// proxy-edge. Everything else passes through.
@@ -41,6 +44,15 @@ enum Command {
     /// Prints, installs or removes the rules that send an app's connections to a transparent
     /// listener.
     Redirect(Redirect),
+    /// Measures what the options of the routes take on this machine, for the plan: under two minutes.
+    Profile {
+        /// The file to write; name it in plan.profile.
+        #[arg(long, value_name = "FILE", default_value = "proxy-device.profile.json")]
+        out: PathBuf,
+        /// Pixels of the side of the largest picture.
+        #[arg(long, default_value_t = 1280)]
+        max_side: u32,
+    },
     /// Asks an edge what it serves, and writes a first configuration for it (`--config` says where).
     Init(Init),
     /// Asks the running sidecar what it has saved, and how far the answers agree.
@@ -100,6 +112,8 @@ fn main() -> ExitCode {
     };
     let (result, failure) = if arguments.check {
         (check(&config), ExitCode::from(2))
+    } else if let Some(Command::Profile { out, max_side }) = arguments.command {
+        (measure(&config, &out, max_side), ExitCode::FAILURE)
     } else if let Some(Command::Route { command }) = arguments.command {
         (look(&config, &command), ExitCode::FAILURE)
     } else if let Some(Command::Healthy) = arguments.command {
@@ -164,7 +178,7 @@ fn first_config(init: &Init, file: &Path) -> ExitCode {
 
 fn check(config: &Config) -> Result<()> {
     if let Some(folder) = &config.codec.bundle {
-        let active = app::open(folder, config)?;
+        let active = app::open(folder, config, &plan::Settings::new(config)?)?;
         let bundle = active.codec.bundle();
         let manifest = &bundle.manifest;
         let names = manifest.qualities.iter().map(|quality| &quality.name[..]);
@@ -174,6 +188,11 @@ fn check(config: &Config) -> Result<()> {
             manifest.name, manifest.version, bundle.digest
         );
         println!("qualities: {}", names.join(", "));
+        for route in &config.routes {
+            let offer = active.offer(route);
+            let names: Vec<String> = offer.iter().flat_map(|offer| offer.describe()).collect();
+            println!("options of route {}: {}", route.name, names.join(", "));
+        }
     } else {
         println!("codec: the edge's, fetched when this sidecar runs");
     }
@@ -189,6 +208,11 @@ fn check(config: &Config) -> Result<()> {
     }
     println!("the configuration is good");
     Ok(())
+}
+
+fn measure(config: &Config, out: &Path, max_side: u32) -> Result<()> {
+    let (profile, summary) = profile::measure(config, max_side)?;
+    write(&profile, summary, out).with_context(|| out.display().to_string())
 }
 
 fn show_report(admin: SocketAddr, json: bool) -> Result<()> {

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use arc_swap::ArcSwap;
@@ -12,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::app::App;
 use crate::config::Config;
+use crate::plan::probe;
 
 /// Where a configuration comes from.
 #[derive(Debug, Clone)]
@@ -46,7 +48,8 @@ impl From<Arc<App>> for Current {
     }
 }
 
-/// What an app does beside answering: it gets the edge's bundle, and looks up names. Dropping it ends
+/// What an app does beside answering: it gets the edge's bundle, looks up names, and probes an
+/// idle link. Dropping it ends
 /// that.
 pub struct Chores(JoinSet<()>);
 
@@ -55,7 +58,7 @@ impl Chores {
     #[must_use]
     pub fn start(app: &Arc<App>, config: &Config, readiness: &Readiness) -> Self {
         let mut chores = JoinSet::new();
-        if let Some(keeper) = App::keeper(config) {
+        if let Some(keeper) = app.keeper(config) {
             let waiting = readiness.block("the edge's bundle");
             let app = app.clone();
             chores.spawn(async move { keeper.keep(&app.link, &app.bundle, waiting).await });
@@ -69,6 +72,8 @@ impl Chores {
                 app.listed.keep_up().await;
             });
         }
+        let idle = Duration::from_millis(config.plan.probe_idle_ms);
+        chores.spawn(probe::keep(app.clone(), idle));
         Self(chores)
     }
 }

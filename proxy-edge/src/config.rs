@@ -12,6 +12,8 @@ use sidecod_sidecar::tls::ServerTls;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::limits::Limits;
 
+use crate::point::Forward;
+
 /// Variables of the environment that start with this and two underscores set keys.
 pub const ENV_PREFIX: &str = "SIDECOD_EDGE";
 
@@ -34,8 +36,14 @@ pub struct Config {
     /// What a device must show to be admitted; without one, every device is.
     #[serde(default)]
     pub token: Option<Token>,
+    /// What `proxy-edge profile` wrote on this machine; devices ask for it.
+    #[serde(default)]
+    pub profile: Option<PathBuf>,
     /// Folders of the bundles that are decoded.
     pub bundles: Vec<PathBuf>,
+    /// Bundles of features whose tail the model server has; of others the tail runs here.
+    #[serde(default, rename = "tail")]
+    pub tails: Vec<Forward>,
     /// The only servers that are ever called.
     #[serde(rename = "upstream")]
     pub upstreams: Vec<UpstreamConfig>,

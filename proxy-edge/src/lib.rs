@@ -14,6 +14,8 @@ pub mod decode;
 pub mod fail;
 pub mod init;
 pub mod memory;
+pub mod point;
+pub mod profile;
 pub mod relay;
 pub mod reload;
 pub mod restore;

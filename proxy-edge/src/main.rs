@@ -1,6 +1,6 @@
 //! `proxy-edge`: arguments and start-up.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -10,7 +10,8 @@ use sidecod_edge::cert::Cert;
 use sidecod_edge::config::Config;
 use sidecod_edge::init::Init;
 use sidecod_edge::reload::Source;
-use sidecod_edge::{memory, run};
+use sidecod_edge::{memory, profile, run};
+use sidecod_sidecar::profile::write;
 use sidecod_sidecar::{healthy, log, tls};
 
 /// What a configuration that cannot be used ends with.
@@ -40,6 +41,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measures what decoding takes on this machine, for the plans of devices: under two minutes.
+    Profile {
+        /// The file to write; name it in profile.
+        #[arg(long, value_name = "FILE", default_value = "proxy-edge.profile.json")]
+        out: PathBuf,
+        /// Pixels of the side of the largest picture.
+        #[arg(long, default_value_t = 1280)]
+        max_side: u32,
+    },
     /// Makes certificates for TLS between the sidecars: a private CA, the edge's certificate, and
     /// one file to copy to each device.
     Cert(Cert),
@@ -56,7 +66,7 @@ fn main() -> ExitCode {
         Some(Command::Cert(cert)) => return made("cert", cert.run()),
         Some(Command::Init(init)) => return made("init", init.run(&arguments.config)),
         Some(Command::Healthy) => return say(ask(&arguments)),
-        None => {}
+        Some(Command::Profile { .. }) | None => {}
     }
     let (config, stored) = match prepare(&arguments) {
         Ok(prepared) => prepared,
@@ -70,6 +80,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let settled = memory::settle();
+    if let Some(Command::Profile { out, max_side }) = &arguments.command {
+        return say(measure(config, stored, out, *max_side));
+    }
     if let Err(error) = log::start(&config.log) {
         eprintln!("proxy-edge: {error}");
         return ExitCode::from(BAD_CONFIG);
@@ -174,10 +187,20 @@ fn describe(config: &Config, stored: &[Stored]) {
 }
 
 fn serve(source: Source, config: Config, stored: Vec<Stored>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    runtime(&config)?.block_on(run::run(source, config, stored))?;
+    Ok(())
+}
+
+fn measure(config: Config, stored: Vec<Stored>, out: &Path, max_side: u32) -> Result<()> {
+    let threads = config.clone();
+    let measuring = profile::measure(config, stored, max_side);
+    let (profile, summary) = runtime(&threads)?.block_on(measuring)?;
+    write(&profile, summary, out).with_context(|| out.display().to_string())
+}
+
+fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.worker_threads)
         .enable_all()
-        .build()?;
-    runtime.block_on(run::run(source, config, stored))?;
-    Ok(())
+        .build()
 }

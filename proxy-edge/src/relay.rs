@@ -3,13 +3,15 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use http::header::{CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, TE};
+use http::header::{CONNECTION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue, TE};
 use http::request::Parts;
 use http::{Response, Uri, Version};
 use hyper::body::Incoming;
 use sidecod_sidecar::metrics::Gauged;
 use sidecod_sidecar::{Body, body, hop};
 use sidecod_wire::header::{HTTP2, NO_HOST, PREFIX, PROTOCOL};
+
+use crate::point::Answered;
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
@@ -108,6 +110,19 @@ pub fn to_device(answer: Response<Incoming>, steps: &Steps, in_flight: Gauged) -
     }
     parts.version = Version::HTTP_2;
     Response::from_parts(parts, body::guarded(body::relayed(incoming), in_flight))
+}
+
+/// An answer of this sidecar's own for the device.
+pub fn own(answered: Answered, steps: &Steps, in_flight: Gauged) -> Response<Body> {
+    let mut answer = Response::new(body::guarded(body::full(answered.body), in_flight));
+    let headers = answer.headers_mut();
+    if let Ok(value) = HeaderValue::try_from(answered.content_type) {
+        headers.insert(CONTENT_TYPE, value);
+    }
+    if let Ok(value) = HeaderValue::from_str(&steps.value()) {
+        headers.append(SERVER_TIMING, value);
+    }
+    answer
 }
 
 #[cfg(test)]

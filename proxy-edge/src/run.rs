@@ -1,14 +1,18 @@
 //! The process: binds, says where, loads the codecs, serves, drains.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use sidecod_sidecar::admin::{self, Admin};
 use sidecod_sidecar::readiness::{Blocker, Readiness};
 use sidecod_sidecar::shutdown::{self, Shutdown};
 use sidecod_sidecar::tls::{self, TlsError};
 use sidecod_sidecar::{listen, metrics};
+use sidecod_wire::profile::Profile;
 use tokio::net::TcpListener;
 
 use crate::about::About;
@@ -17,6 +21,7 @@ use crate::config::Config;
 use crate::decode::pool::{Pool, Settings};
 use crate::decode::torch::Engine;
 use crate::decode::{Codec, DecoderError};
+use crate::point::{Place, forwards};
 use crate::reload::{self, Source};
 use crate::restore::Restorer;
 use crate::serve::Edge;
@@ -37,12 +42,26 @@ pub enum RunError {
     /// The system refuses what every process gets: a signal handler, a thread, standard output.
     #[error(transparent)]
     System(#[from] std::io::Error),
+    /// The profile cannot be read.
+    #[error("profile: {}: {reason}", file.display())]
+    Profile {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A frame of the measurement is not restored.
+    #[error("measuring: {0}")]
+    Measure(String),
     /// A certificate or key cannot be used.
     #[error("tls: {0}")]
     Tls(#[from] TlsError),
     /// Metrics cannot be counted.
     #[error("metrics: {0}")]
     Metrics(String),
+    /// A tail of the configuration has no bundle.
+    #[error("{0}")]
+    Tail(String),
     /// A decoder cannot be loaded, or does not run.
     #[error(transparent)]
     Decoder(#[from] DecoderError),
@@ -72,7 +91,8 @@ pub async fn run(source: Source, config: Config, stored: Vec<Stored>) -> Result<
         .map(|stored| readiness.block(format!("bundle {}", stored.bundle.manifest.name)))
         .collect();
     let about = About::new(&stored, &config.upstreams);
-    let edge = Arc::new(Edge::new(&config, about, readiness.clone()));
+    let profile = read_profile(config.profile.as_deref())?;
+    let edge = Arc::new(Edge::new(&config, about, readiness.clone(), profile));
     let (trigger, shutdown) = Shutdown::new();
     let service = listen::service({
         let edge = edge.clone();
@@ -112,6 +132,18 @@ pub async fn run(source: Source, config: Config, stored: Vec<Stored>) -> Result<
     ended
 }
 
+/// The profile that devices are given.
+fn read_profile(file: Option<&Path>) -> Result<Option<Bytes>, RunError> {
+    let Some(file) = file else { return Ok(None) };
+    let fault = |reason: String| RunError::Profile {
+        file: file.to_owned(),
+        reason,
+    };
+    let json = std::fs::read(file).map_err(|error| fault(error.to_string()))?;
+    Profile::parse(&json).map_err(|error| fault(error.to_string()))?;
+    Ok(Some(json.into()))
+}
+
 /// Says when the edge's certificate ends.
 pub(crate) fn show_expiry(files: &tls::ServerTls) -> Result<(), TlsError> {
     let expiry = tls::expiry(&files.certificate)?;
@@ -142,12 +174,16 @@ fn say_addresses(data: SocketAddr, admin: SocketAddr) -> std::io::Result<()> {
 }
 
 /// Loads and warms every codec.
-async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer, RunError> {
+pub(crate) async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer, RunError> {
     let settings = Settings {
         threads: config.decode_threads,
         queue: config.decode_queue,
         max_batch: config.max_batch,
     };
+    let points = stored.iter().map(|stored| &stored.bundle.manifest);
+    let points = points.filter(|manifest| manifest.point.is_some());
+    let forwards = forwards(&config.tails, points.map(|manifest| &manifest.name[..]));
+    let forwards = forwards.map_err(RunError::Tail)?;
     let loading = tokio::task::spawn_blocking(move || {
         let engine = Engine::start(
             config.device,
@@ -155,7 +191,17 @@ async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer, RunError>
             config.max_batch,
         )?;
         let mut codecs = Vec::with_capacity(stored.len());
-        for stored in stored {
+        let mut places = HashMap::new();
+        for mut stored in stored {
+            let manifest = &stored.bundle.manifest;
+            if let Some(point) = manifest.point.clone() {
+                let forward = forwards.get(&manifest.name).cloned();
+                if forward.is_some() {
+                    stored.tail = None;
+                }
+                let place = Place::new(point, std::mem::take(&mut stored.labels), forward);
+                places.insert(stored.bundle.digest.short(), Arc::new(place));
+            }
             let decoder = Box::new(engine.load(&stored)?);
             codecs.push(Arc::new(Codec {
                 bundle: stored.bundle,
@@ -163,15 +209,16 @@ async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer, RunError>
             }));
         }
         let (pool, warmed) = Pool::start(&codecs, settings)?;
-        Ok::<_, RunError>((codecs, pool, warmed, config))
+        Ok::<_, RunError>((codecs, places, pool, warmed, config))
     });
     let ended = || DecoderError("its thread ended while it was loaded".to_owned());
-    let (codecs, pool, all_warmed, config) = loading.await.map_err(|_| ended())??;
+    let (codecs, places, pool, all_warmed, config) = loading.await.map_err(|_| ended())??;
     for warmed in all_warmed {
         warmed.await.map_err(|_| ended())??;
     }
     Ok(Restorer::new(
         codecs,
+        places,
         pool,
         config.limits,
         config.max_pixels_in_hand,

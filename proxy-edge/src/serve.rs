@@ -1,11 +1,15 @@
 //! One request of a device: admitted, restored if it is a frame, passed on, its answer relayed.
 
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Request, Response};
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use sidecod_sidecar::access::{self, Access, Known, Line};
@@ -15,19 +19,22 @@ use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::upgrade::ASK;
 use sidecod_sidecar::{Body, body};
 use sidecod_wire::frame;
-use sidecod_wire::header::{JSON_LENGTH, TOKEN, UPSTREAM};
+use sidecod_wire::header::{self, ASK_PROBE, ASK_PROFILE, JSON_LENGTH, TOKEN, UPSTREAM};
 use tokio::sync::Semaphore;
 
 use crate::about::About;
 use crate::config::{Config, Token};
 use crate::fail::Fail;
+use crate::point::Place;
 use crate::relay::{self, Steps};
-use crate::restore::{Restored, Restorer};
+use crate::restore::{Restored, RestoredBody, Restorer};
 use crate::upgrade;
 use crate::upstream::{Upstream, Upstreams};
 
 /// The upstream of a request that names none.
 const DEFAULT_UPSTREAM: &str = "default";
+/// Bytes of a probe of the link.
+const MOST_PROBE: usize = 64 << 10;
 
 /// A body of a device, whose bytes the line of the request tells.
 pub(crate) type DeviceBody = access::Counted<Incoming>;
@@ -38,6 +45,8 @@ pub struct Edge {
     readiness: Readiness,
     restorer: OnceLock<Restorer>,
     frames: Semaphore,
+    /// JSON of what `proxy-edge profile` wrote.
+    profile: Option<Bytes>,
     access: Access,
 }
 
@@ -85,12 +94,54 @@ impl Settings {
             Err(error) => Err(Fail::BadFrame(error.to_string())),
         }
     }
+
+    /// Answers an input of which the device has run the head: with the tail's outputs, or with what
+    /// the model server makes of the feature.
+    async fn answer_feature(
+        &self,
+        upstream: &Upstream,
+        (place, values): (&Place, &[f32]),
+        mut parts: Parts,
+        steps: &mut Steps,
+        in_flight: Gauged,
+    ) -> Result<Response<Body>, Fail> {
+        let Some(body) = place.request(&mut parts, values) else {
+            return Ok(relay::own(place.answer(values), steps, in_flight));
+        };
+        parts.version = relay::upstream_version(&parts.headers);
+        relay::to_upstream(&mut parts);
+        let begin = Instant::now();
+        let request = Request::from_parts(parts, body::full(body));
+        let answer = upstream.call(request).await?;
+        if !answer.status().is_success() {
+            steps.note("upstream", begin.elapsed());
+            return Ok(relay::to_device(answer, steps, in_flight));
+        }
+        let held = body::hold(answer.into_body(), self.max_body, self.body_timeout).await;
+        steps.note("upstream", begin.elapsed());
+        match held {
+            Ok(body::Held::Whole(whole)) => {
+                let answered = place.answered(&whole.bytes)?;
+                Ok(relay::own(answered, steps, in_flight))
+            }
+            Ok(body::Held::Over(_)) => Err(Fail::BadAnswer(format!(
+                "the model server's answer to a feature has more than {} bytes",
+                self.max_body
+            ))),
+            Err(error) => Err(Fail::BadAnswer(error.to_string())),
+        }
+    }
 }
 
 impl Edge {
     /// An edge that refuses requests until `readiness` has no blocker and [`Self::open`] was called.
     #[must_use]
-    pub fn new(config: &Config, about: About, readiness: Readiness) -> Self {
+    pub fn new(
+        config: &Config,
+        about: About,
+        readiness: Readiness,
+        profile: Option<Bytes>,
+    ) -> Self {
         Self {
             frames: Semaphore::new(config.max_frames),
             restorer: OnceLock::new(),
@@ -102,6 +153,7 @@ impl Edge {
                     .map(|otlp| Spans::start(otlp, "proxy-edge")),
             },
             readiness,
+            profile,
             settings: ArcSwap::from_pointee(Settings::new(config, about)),
         }
     }
@@ -202,21 +254,34 @@ impl Edge {
         steps: &mut Steps,
         in_flight: Gauged,
     ) -> Result<Response<Body>, Fail> {
+        if let Some(what) = request.headers().get(header::ASK) {
+            let what = what.clone();
+            return self.ask(settings, &what, request).await;
+        }
         if let Some(protocol) = request.headers().get(ASK) {
             let protocol = protocol.clone();
             return upgrade::answer(upstream, request, protocol, in_flight).await;
         }
+        let sent = Sent::default();
         let (mut parts, incoming) = request.into_parts();
         // Held until the model server answers: until then the body is in memory.
         let mut _permit = None;
         let outgoing = if is_frame(&parts.headers) {
             let permit = self.frames.try_acquire();
             _permit = Some(permit.map_err(|_| Fail::Overloaded("too many frames are in hand"))?);
-            let Restored {
+            let RestoredBody {
                 body,
                 content_type,
                 json_length,
-            } = settings.restore(restorer, incoming, steps).await?;
+            } = match settings.restore(restorer, incoming, steps).await? {
+                Restored::Body(body) => body,
+                Restored::Values(place, values) => {
+                    let feature = (&*place, &values[..]);
+                    return settings
+                        .answer_feature(upstream, feature, parts, steps, in_flight)
+                        .await;
+                }
+            };
             steps.note_restored(body.len());
             let headers = &mut parts.headers;
             headers.insert(CONTENT_LENGTH, body.len().into());
@@ -232,15 +297,86 @@ impl Edge {
             }
             body::full(body)
         } else {
-            body::streamed(incoming)
+            body::streamed(Ended::new(incoming, sent.clone()))
         };
         parts.version = relay::upstream_version(&parts.headers);
         relay::to_upstream(&mut parts);
         let begin = Instant::now();
         let request = Request::from_parts(parts, outgoing);
         let answer = upstream.call(request).await?;
-        steps.note("upstream", begin.elapsed());
+        // The time in which a body still came in is the link's.
+        let since = sent.get().map_or(begin, |ended| (*ended).max(begin));
+        steps.note("upstream", since.elapsed());
         Ok(relay::to_device(answer, steps, in_flight))
+    }
+
+    /// Answers what a device asks of the edge itself.
+    async fn ask(
+        &self,
+        settings: &Settings,
+        what: &HeaderValue,
+        request: Request<DeviceBody>,
+    ) -> Result<Response<Body>, Fail> {
+        let (status, body) = match what.as_bytes() {
+            what if what == ASK_PROFILE.as_bytes() => match &self.profile {
+                Some(profile) => (StatusCode::OK, profile.clone()),
+                None => (StatusCode::NO_CONTENT, Bytes::new()),
+            },
+            what if what == ASK_PROBE.as_bytes() => {
+                let timeout = settings.body_timeout;
+                match body::hold(request.into_body(), MOST_PROBE, timeout).await {
+                    Ok(body::Held::Whole(_)) => (StatusCode::NO_CONTENT, Bytes::new()),
+                    Ok(body::Held::Over(_)) => {
+                        let limit = format!("a probe has at most {MOST_PROBE} bytes");
+                        return Err(Fail::TooLarge(limit));
+                    }
+                    Err(error) => return Err(Fail::BodyTimeout(error.to_string())),
+                }
+            }
+            _ => return Err(Fail::UnknownAsk),
+        };
+        let mut answer = Response::new(body::full(body));
+        *answer.status_mut() = status;
+        Ok(answer)
+    }
+}
+
+/// When the last of a body had come in.
+type Sent = Arc<OnceLock<Instant>>;
+
+/// A body that notes when it ends.
+struct Ended {
+    body: DeviceBody,
+    sent: Sent,
+}
+
+impl Ended {
+    fn new(body: DeviceBody, sent: Sent) -> Self {
+        Self { body, sent }
+    }
+}
+
+impl http_body::Body for Ended {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.sent.get_or_init(Instant::now);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 

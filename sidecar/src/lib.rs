@@ -16,6 +16,7 @@ pub mod otlp;
 pub mod own;
 pub mod presence;
 pub mod problem;
+pub mod profile;
 pub mod readiness;
 pub mod reload;
 pub mod request_id;

@@ -17,8 +17,11 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::config::Route;
-use crate::encode::{Codec, Coding};
+use crate::encode::Codec;
 use crate::link::Link;
+use crate::plan;
+use crate::plan::option::Offer;
+use crate::plan::planner::Planner;
 
 pub use cache::Cache;
 pub use fetch::{FetchError, choose, describe};
@@ -31,30 +34,36 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(3
 pub struct Active {
     /// The codec.
     pub codec: Arc<Codec>,
-    codings: HashMap<String, Arc<Coding>>,
+    /// Chooses among what the routes offer with it.
+    pub planner: Arc<Planner>,
 }
 
 impl Active {
     /// A codec for these routes, and what is wrong with those that it cannot serve.
     #[must_use]
-    pub fn new(codec: Arc<Codec>, routes: &[Route]) -> (Self, Vec<String>) {
-        let manifest = &codec.bundle().manifest;
-        let (mut codings, mut faults) = (HashMap::new(), Vec::new());
+    pub fn new(
+        codec: &Arc<Codec>,
+        routes: &[Route],
+        settings: &plan::Settings,
+    ) -> (Self, Vec<String>) {
+        let codec = Arc::new(Codec::clone(codec).with(settings.parts.clone()));
+        let (mut offers, mut faults) = (HashMap::new(), Vec::new());
         for route in routes {
-            match route.coding(manifest) {
-                Ok(coding) => {
-                    codings.insert(route.name.clone(), Arc::new(coding));
+            match Offer::new(route, &codec) {
+                Ok(offer) => {
+                    offers.insert(route.name.clone(), Arc::new(offer));
                 }
                 Err((key, fault)) => faults.push(format!("route {}: {key}: {fault}", route.name)),
             }
         }
-        (Self { codec, codings }, faults)
+        let planner = Arc::new(Planner::new(offers, &codec, settings));
+        (Self { codec, planner }, faults)
     }
 
-    /// How a route's inputs are coded; none where the codec cannot serve it.
+    /// What a route offers; none where the codec cannot serve it.
     #[must_use]
-    pub fn coding(&self, route: &Route) -> Option<Arc<Coding>> {
-        self.codings.get(&route.name).cloned()
+    pub fn offer(&self, route: &Route) -> Option<Arc<Offer>> {
+        self.planner.offer(&route.name).cloned()
     }
 
     fn digest(&self) -> Digest {
@@ -104,6 +113,8 @@ pub struct Keeper {
     pub limits: Limits,
     /// The routes that are coded for.
     pub routes: Vec<Route>,
+    /// How they choose.
+    pub plan: plan::Settings,
 }
 
 impl Keeper {
@@ -195,7 +206,7 @@ impl Keeper {
             RenewError::Open("the encoder of the edge's bundle cannot be read".to_owned())
         })?;
         let codec = codec.map_err(|error| RenewError::Open(error.to_string()))?;
-        let (active, faults) = Active::new(Arc::new(codec), &self.routes);
+        let (active, faults) = Active::new(&Arc::new(codec), &self.routes, &self.plan);
         for fault in faults {
             tracing::error!(fault, "requests of this route cross as they are");
         }

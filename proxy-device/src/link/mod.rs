@@ -7,6 +7,7 @@
 mod connect;
 mod counted;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
@@ -60,6 +61,7 @@ pub enum SetUpError {
 /// The connection to the edge.
 pub struct Link {
     edge: BaseUrl,
+    name: Arc<str>,
     token: Option<HeaderValue>,
     connect: Connect,
     state: Mutex<State>,
@@ -91,6 +93,7 @@ impl Link {
         });
         Ok(Self {
             edge: edge.url.clone(),
+            name: edge.url.authority().into(),
             token,
             connect: Connect {
                 own,
@@ -99,6 +102,12 @@ impl Link {
             },
             state: Mutex::default(),
         })
+    }
+
+    /// The address of the edge that requests are sent to.
+    #[must_use]
+    pub fn name(&self) -> Arc<str> {
+        self.name.clone()
     }
 
     /// Sends a request to the edge, for the upstream of its destination, and waits for the head of
