@@ -20,7 +20,7 @@ const WEBP_SIDE: u32 = 16_383;
 /// A lossy image codec at a quality of 1 to 100, as libjpeg and libwebp count it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Classical {
-    /// Baseline JPEG, chroma at half the resolution, Huffman tables of its own.
+    /// Baseline JPEG, chroma at half the resolution.
     Jpeg(u8),
     /// WebP.
     WebP(u8),

@@ -123,11 +123,11 @@ mod tests {
     #[test]
     fn without_a_profile_requests_tell_all() {
         let mut times = Times::default();
-        assert_eq!(times.predict(None, 2000.0), None);
-        for pixels in [1000.0, 3000.0, 2000.0, 5000.0] {
-            times.observe(None, pixels, 0.01 + pixels * 1e-4);
+        assert_eq!(times.predict(None, 100e3), None);
+        for pixels in [50e3, 150e3, 100e3, 250e3] {
+            times.observe(None, pixels, 0.01 + pixels * 2e-6);
         }
-        assert!((times.predict(None, 4000.0).unwrap() - 0.41).abs() < 0.03);
+        assert!((times.predict(None, 200e3).unwrap() - 0.41).abs() < 0.03);
     }
 
     #[test]

@@ -33,6 +33,13 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, MediaErro
             what: "a depth other than 8 bits",
         });
     }
+    if !header.is_progressive && header.in_first_scan != header.components {
+        // The decoder mixes up such scans where chroma has fewer samples than luma.
+        return Err(MediaError::Unsupported {
+            media: MEDIA,
+            what: "a scan for each colour without progression",
+        });
+    }
     let options = DecoderOptions::default()
         .set_strict_mode(true)
         .set_max_width(header.width.into())
@@ -73,8 +80,9 @@ pub(super) fn encode(
     let mut file = Vec::new();
     let mut encoder = Encoder::new(&mut file, quality.unwrap_or(QUALITY).clamp(1, 100));
     if quality.is_some() {
+        // Huffman tables of its own would save a few per cent, but then the encoder writes a scan for
+        // each colour, which not every decoder reads.
         encoder.set_sampling_factor(SamplingFactor::F_2_2);
-        encoder.set_optimized_huffman_tables(true);
     } else {
         encoder.set_sampling_factor(SamplingFactor::F_1_1);
     }
@@ -95,12 +103,15 @@ fn damaged(reason: &str) -> MediaError {
     }
 }
 
-/// What the first frame header says (ITU-T T.81, section B.2.2).
+/// What the first frame header and the first scan header say (ITU-T T.81, sections B.2.2 and B.2.3).
 struct Header {
     bits: u8,
     width: u16,
     height: u16,
     components: u8,
+    is_progressive: bool,
+    /// Components in the first scan.
+    in_first_scan: u8,
 }
 
 impl Header {
@@ -111,7 +122,9 @@ impl Header {
     fn read(bytes: &[u8]) -> Option<Self> {
         const END_OF_IMAGE: u8 = 0xd9;
         const START_OF_SCAN: u8 = 0xda;
-        let mut header = None;
+        const SEQUENTIAL: u8 = 0xc0;
+        const EXTENDED_SEQUENTIAL: u8 = 0xc1;
+        let mut header: Option<Self> = None;
         let mut at = 2;
         loop {
             while *bytes.get(at)? != 0xff {
@@ -137,14 +150,42 @@ impl Header {
                             width: u16::from_be_bytes([w1, w0]),
                             height: u16::from_be_bytes([h1, h0]),
                             components,
+                            is_progressive: !matches!(marker, SEQUENTIAL | EXTENDED_SEQUENTIAL),
+                            in_first_scan: 0,
                         });
                     }
-                    if marker == START_OF_SCAN && header.is_none() {
-                        return None;
+                    if marker == START_OF_SCAN {
+                        let header = header.as_mut()?;
+                        if header.in_first_scan == 0 {
+                            header.in_first_scan = *segment.get(2)?;
+                        }
                     }
                     at += length.max(2);
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::gradient;
+    use super::*;
+
+    #[test]
+    fn a_scan_for_each_colour_is_not_read() {
+        let picture = gradient(64, 48, Color::Rgb);
+        let mut file = Vec::new();
+        let mut encoder = Encoder::new(&mut file, 90);
+        encoder.set_sampling_factor(SamplingFactor::F_2_2);
+        encoder.set_optimized_huffman_tables(true);
+        encoder
+            .encode(&picture.rgb, 64, 48, ColorType::Rgb)
+            .unwrap();
+        let error = decode(&file, &Limits::default()).unwrap_err();
+        assert!(
+            error.to_string().contains("a scan for each colour"),
+            "{error}"
+        );
     }
 }

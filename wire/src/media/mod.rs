@@ -169,7 +169,7 @@ pub fn size(bytes: &[u8]) -> Option<(u32, u32)> {
     }
 }
 
-/// Writes a picture as a small JPEG: chroma at half the resolution, Huffman tables of its own.
+/// Writes a picture as a small baseline JPEG, chroma at half the resolution.
 /// `quality` is that of libjpeg, 1 to 100.
 ///
 /// # Errors
@@ -370,6 +370,15 @@ mod tests {
         assert!(files.is_sorted_by_key(Vec::len));
         let back = decode(&files[0], &limits()).unwrap();
         assert_eq!((back.width, back.height, back.orientation), (128, 96, 6));
+    }
+
+    #[test]
+    fn a_small_jpeg_is_still_the_picture() {
+        let picture = gradient(80, 64, Color::Rgb);
+        let back = decode(&encode_jpeg(&picture, 75).unwrap(), &limits()).unwrap();
+        let pairs = picture.rgb.iter().zip(&back.rgb);
+        let off: u32 = pairs.map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
+        assert!(off < 4 * back.rgb.len() as u32, "{off}");
     }
 
     #[test]
