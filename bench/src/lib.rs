@@ -1,7 +1,9 @@
 //! Measures Sidecod on the real thing: the built programs, a real model server, real photos.
 
+pub mod chaos;
 pub mod client;
 pub mod fidelity;
+pub mod load;
 pub mod netns;
 pub mod offload;
 pub mod overhead;

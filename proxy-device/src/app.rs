@@ -13,17 +13,21 @@ use sidecod_sidecar::connect::Connector;
 use sidecod_sidecar::listen::{Connections, Http};
 use sidecod_sidecar::own::Own;
 use sidecod_sidecar::readiness::Readiness;
-use sidecod_sidecar::shutdown::{Shutdown, asked_to_end};
+use sidecod_sidecar::shutdown::{Shutdown, asked_to_end, unless_asked_again};
 use sidecod_sidecar::upstream::{BaseUrl, Upstream};
 use sidecod_sidecar::{admin, metrics};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tower::retry::budget::TpsBudget;
 
 use crate::config::{Config, Route};
 use crate::encode::{Codec, Coding, Pool};
 use crate::ingress::destination::{Destination, Listed};
 use crate::ingress::{Ingress, Way};
 use crate::link::Link;
+
+/// Time over which requests that are sent again are counted.
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
 /// What all requests share.
 pub struct App {
@@ -32,6 +36,8 @@ pub struct App {
     pub(crate) codec: Arc<Codec>,
     pub(crate) pool: Pool,
     pub(crate) link: Link,
+    /// What is left of the requests that may be sent again.
+    pub(crate) retries: TpsBudget,
     /// Where requests of reverse listeners go.
     pub(crate) reverse: Destination,
     /// Which other destinations go through the edge.
@@ -55,7 +61,7 @@ pub struct Ways {
 }
 
 impl App {
-    /// Builds the parts. Nothing is connected yet.
+    /// Builds the parts, and begins to connect to the edges. Call it inside a runtime.
     ///
     /// # Errors
     /// If the bundle cannot be opened, a route names a quality that it has not, or no thread starts.
@@ -75,6 +81,11 @@ impl App {
             codings,
             codec: Arc::new(codec),
             pool: Pool::start("encode", config.codec.threads, config.codec.queue)?,
+            retries: TpsBudget::new(
+                RETRY_WINDOW,
+                config.edge.retries_per_second,
+                config.edge.retry_share,
+            ),
             link: Link::new(&config.edge, own.clone()).context("edge")?,
             reverse: Destination {
                 upstream: Some(HeaderValue::from_str(&config.edge.upstream).context("edge")?),
@@ -139,12 +150,8 @@ pub async fn run(config: Config) -> Result<()> {
         app.listens(listener.local_addr()?);
     }
     let (trigger, shutdown) = Shutdown::new();
-    let admin = tokio::spawn(admin::serve(
-        admin,
-        readiness.clone(),
-        metrics,
-        shutdown.clone(),
-    ));
+    let (last_trigger, last) = Shutdown::new();
+    let admin = tokio::spawn(admin::serve(admin, readiness.clone(), metrics, last));
     let ingress = Ingress::new(app.clone(), Http::new(&config.server), shutdown);
     let connections = Connections::new(&config.server);
     let serving: Vec<_> = listeners
@@ -164,11 +171,19 @@ pub async fn run(config: Config) -> Result<()> {
     drop(starting);
 
     asked_to_end().await?;
-    tracing::info!("ending");
+    tracing::info!("draining");
+    let _draining = readiness.block("draining");
     trigger.fire();
-    for listener in serving {
-        listener.await?;
-    }
+    unless_asked_again(async {
+        for listener in serving {
+            if let Err(error) = listener.await {
+                tracing::error!(%error, "a listener broke off");
+            }
+        }
+    })
+    .await?;
+    // It has said until now that the process is not ready, and what it still does.
+    last_trigger.fire();
     admin.await?;
     Ok(())
 }

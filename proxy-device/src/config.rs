@@ -1,6 +1,7 @@
 //! The device sidecar's configuration.
 
 mod coding;
+mod urls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use sidecod_wire::limits::Limits;
 use sidecod_wire::slot::Preset;
 
 pub use coding::{LayoutName, Render, Tensor};
+pub use urls::Urls;
 
 use crate::ingress::destination::HostPort;
 
@@ -110,8 +112,8 @@ pub struct Destination {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Edge {
-    /// Base URL, `http://host:port`.
-    pub url: BaseUrl,
+    /// Base URL, `http://host:port`, or a list of them. All addresses of each name are used.
+    pub url: Urls,
     /// Must be true: nothing on the link is encrypted, and that has to be meant.
     #[serde(default)]
     pub plaintext: bool,
@@ -124,6 +126,14 @@ pub struct Edge {
     /// Milliseconds for a connection to be made.
     #[serde(default = "two_seconds")]
     pub connect_timeout_ms: u64,
+    /// Requests that may be sent again in a second after an edge that had them has failed, and this
+    /// share of all requests besides: what is over it gets the error at once, so that trouble is not
+    /// answered with more load.
+    #[serde(default = "twenty_five")]
+    pub retries_per_second: u32,
+    /// See `retries_per_second`.
+    #[serde(default = "a_fifth")]
+    pub retry_share: f32,
 }
 
 /// A secret that does not show itself in logs.
@@ -229,6 +239,12 @@ impl Config {
                 "an http URL is not encrypted; say plaintext = true if that is meant",
             );
         }
+        if !(0.0..=10.0).contains(&self.edge.retry_share) {
+            return wrong("edge.retry_share", "must be from 0 to 10");
+        }
+        if self.edge.retries_per_second > 100_000 {
+            return wrong("edge.retries_per_second", "must be at most 100000");
+        }
         let listen = &self.listen;
         if [&listen.reverse, &listen.forward, &listen.transparent]
             .iter()
@@ -333,6 +349,12 @@ fn yes() -> bool {
 fn post() -> String {
     "POST".to_owned()
 }
+fn twenty_five() -> u32 {
+    25
+}
+fn a_fifth() -> f32 {
+    0.2
+}
 fn default_upstream() -> String {
     "default".to_owned()
 }
@@ -397,6 +419,16 @@ path = "/v1/*"
                 "http://edge:7100",
                 "edge",
                 "d.toml:6:7: url: `edge` is no base URL",
+            ),
+            (
+                "url = \"http://edge:7100\"",
+                "url = []",
+                "d.toml:6:7: url: no base URL, want http://host:port",
+            ),
+            (
+                "plaintext = true",
+                "plaintext = true\nretry_share = -1.0",
+                "edge.retry_share: must be from 0 to 10",
             ),
             (
                 "path = \"/v1/*\"",

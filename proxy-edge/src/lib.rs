@@ -7,6 +7,7 @@
 
 pub mod bundles;
 pub mod config;
+pub mod deadline;
 pub mod decode;
 pub mod fail;
 pub mod memory;

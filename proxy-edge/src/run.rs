@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sidecod_sidecar::readiness::{Blocker, Readiness};
 use sidecod_sidecar::shutdown::{self, Shutdown};
@@ -66,10 +67,11 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
         move |request| edge.clone().answer(request)
     });
     let server = tokio::spawn({
-        let (limits, shutdown) = (config.server.clone(), shutdown.clone());
+        let limits = config.server.clone();
         async move { listen::http2(data, &limits, service, shutdown).await }
     });
-    let admin = tokio::spawn(admin::serve(admin, readiness, handle, shutdown));
+    let (last_trigger, last) = Shutdown::new();
+    let admin = tokio::spawn(admin::serve(admin, readiness.clone(), handle, last));
 
     let life = async {
         edge.open(load(config, stored).await?);
@@ -82,12 +84,13 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
         asked = shutdown::asked_to_end() => asked.map_err(RunError::from),
     };
     tracing::info!("draining");
+    let _draining = readiness.block("draining");
     trigger.fire();
-    for task in [server, admin] {
-        if let Err(error) = task.await {
-            tracing::error!(%error, "a listener broke off");
-        }
-    }
+    let broke_off = |error| tracing::error!(%error, "a listener broke off");
+    shutdown::unless_asked_again(async { server.await.unwrap_or_else(broke_off) }).await?;
+    // It has said until now that the process is not ready, and what it still does.
+    last_trigger.fire();
+    admin.await.unwrap_or_else(broke_off);
     ended
 }
 
@@ -113,6 +116,7 @@ async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer, RunError>
     let settings = Settings {
         threads: config.decode_threads,
         queue: config.decode_queue,
+        max_wait: Duration::from_millis(config.decode_wait_ms),
         max_batch: config.max_batch,
     };
     let loading = tokio::task::spawn_blocking(move || {

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use sidecod_sidecar::metrics::Gauged;
@@ -12,10 +12,11 @@ use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::upgrade::ASK;
 use sidecod_sidecar::{Body, body};
 use sidecod_wire::frame;
-use sidecod_wire::header::{JSON_LENGTH, TOKEN, UPSTREAM};
+use sidecod_wire::header::{JSON_LENGTH, PROBE, TOKEN, UPSTREAM};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
+use crate::deadline::Deadline;
 use crate::fail::Fail;
 use crate::relay::{self, Steps};
 use crate::restore::{Restored, Restorer};
@@ -35,7 +36,7 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// An edge that refuses requests until `readiness` has no blocker and [`Self::open`] was called.
+    /// An edge that refuses requests until [`Self::open`] is called, and says what blocks `readiness`.
     #[must_use]
     pub fn new(config: Config, readiness: Readiness) -> Self {
         Self {
@@ -54,6 +55,12 @@ impl Edge {
 
     /// Answers a request.
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        if request.headers().contains_key(PROBE) {
+            return match self.enter(request.headers()) {
+                Ok(_) => no_content(),
+                Err(fail) => fail.answer(),
+            };
+        }
         let in_flight = Gauged::new(metrics::gauge!("sidecod_edge_in_flight"));
         let (upstream, outcome, answer) = match self.admit(request.headers()) {
             // A name from outside is no label: labels are kept for ever.
@@ -80,18 +87,7 @@ impl Edge {
 
     /// Whether the request may enter, and where it goes.
     fn admit(&self, headers: &HeaderMap) -> Result<(&Upstream, &Restorer), Fail> {
-        let shown = headers.get(TOKEN).map_or(&b""[..], HeaderValue::as_bytes);
-        if self
-            .config
-            .token
-            .as_ref()
-            .is_some_and(|token| !token.is(shown))
-        {
-            return Err(Fail::Unauthorized);
-        }
-        let restorer = self.restorer.get().filter(|_| self.readiness.is_ready());
-        let restorer =
-            restorer.ok_or_else(|| Fail::NotReady(self.readiness.blockers().join(", ")))?;
+        let restorer = self.enter(headers)?;
         let name = headers
             .get(UPSTREAM)
             .map_or(&b""[..], HeaderValue::as_bytes);
@@ -102,6 +98,22 @@ impl Edge {
         let upstream = self.upstreams.get(&name);
         let upstream = upstream.ok_or_else(|| Fail::UnknownUpstream(name.into_owned()))?;
         Ok((upstream, restorer))
+    }
+
+    /// Whether the device may enter, and whether there is something to be entered.
+    fn enter(&self, headers: &HeaderMap) -> Result<&Restorer, Fail> {
+        let shown = headers.get(TOKEN).map_or(&b""[..], HeaderValue::as_bytes);
+        if self
+            .config
+            .token
+            .as_ref()
+            .is_some_and(|token| !token.is(shown))
+        {
+            return Err(Fail::Unauthorized);
+        }
+        // Not the readiness itself: what comes while the process drains is still served.
+        let restorer = self.restorer.get();
+        restorer.ok_or_else(|| Fail::NotReady(self.readiness.blockers().join(", ")))
     }
 
     async fn pass_on(
@@ -117,6 +129,8 @@ impl Edge {
         }
         let mut steps = Steps::default();
         let (mut parts, incoming) = request.into_parts();
+        let deadline = Deadline::of(&parts.headers);
+        let turn = upstream.turn().await?;
         // Held until the model server answers: until then the body is in memory.
         let mut _permit = None;
         let outgoing = if is_frame(&parts.headers) {
@@ -126,7 +140,9 @@ impl Edge {
                 body,
                 content_type,
                 json_length,
-            } = self.restore(restorer, incoming, &mut steps).await?;
+            } = deadline
+                .half(self.restore(restorer, incoming, &mut steps))
+                .await?;
             let headers = &mut parts.headers;
             headers.insert(CONTENT_LENGTH, body.len().into());
             headers.remove(CONTENT_TYPE);
@@ -147,9 +163,9 @@ impl Edge {
         relay::to_upstream(&mut parts);
         let begin = Instant::now();
         let request = Request::from_parts(parts, outgoing);
-        let answer = upstream.call(request).await?;
+        let answer = upstream.call(request, deadline.rest()).await?;
         steps.note("upstream", begin.elapsed());
-        Ok(relay::to_device(answer, &steps, in_flight))
+        Ok(relay::to_device(answer, &steps, (in_flight, turn)))
     }
 
     async fn restore(
@@ -176,6 +192,12 @@ impl Edge {
             Err(error) => Err(Fail::BadFrame(error.to_string())),
         }
     }
+}
+
+fn no_content() -> Response<Body> {
+    let mut answer = Response::new(body::none());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
 }
 
 /// Whether the body is a frame.

@@ -58,6 +58,8 @@ pub fn open(folders: &[PathBuf]) -> Result<Vec<Ours>> {
             decoder,
         });
         let settings = Settings {
+            // Nobody is hurried.
+            max_wait: Duration::from_hours(1),
             threads: 1,
             queue: 1,
             max_batch: 1,

@@ -91,6 +91,12 @@ impl Job {
         self.canvas.left()
     }
 
+    /// Places of the latent in them.
+    pub fn places_left(&self) -> usize {
+        let (height, width) = self.canvas.window();
+        self.canvas.left() * height * width
+    }
+
     /// Whether nobody waits for the picture any more.
     pub fn is_abandoned(&self) -> bool {
         self.answer.is_closed()
