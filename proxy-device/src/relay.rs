@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use sidecod_sidecar::Body;
-use sidecod_sidecar::body::{silent, streamed};
+use sidecod_sidecar::body::{relayed, silent};
 use sidecod_sidecar::hop::{remove_hop_by_hop, remove_prefixed};
 use sidecod_wire::header::{ERROR, PREFIX};
 
@@ -48,7 +48,7 @@ pub fn from_upstream(mut answer: Response<Incoming>) -> Response<Body> {
     if answer.status() == StatusCode::NOT_MODIFIED {
         return answer.map(|_| silent());
     }
-    answer.map(streamed)
+    answer.map(relayed)
 }
 
 /// Records what the edge says of its time, takes it out of the answer, and sums it up.

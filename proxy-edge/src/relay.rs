@@ -90,7 +90,7 @@ pub fn to_device(
         parts.headers.append(SERVER_TIMING, value);
     }
     parts.version = Version::HTTP_2;
-    Response::from_parts(parts, body::guarded(body::streamed(incoming), guard))
+    Response::from_parts(parts, body::guarded(body::relayed(incoming), guard))
 }
 
 #[cfg(test)]

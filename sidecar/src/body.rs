@@ -1,5 +1,6 @@
 //! Bodies: one type for all, a cap on what is held, and going on with what was read already.
 
+use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
+use tokio::time::Sleep;
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -101,6 +103,60 @@ impl http_body::Body for Guarded {
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer that arrives. If it breaks off, the break is passed on a moment after what
+/// came before it: hyper forgets what it has not yet written when a body breaks, the head of the
+/// answer included.
+pub fn relayed<B>(body: B) -> Body
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    Relayed {
+        body: streamed(body),
+        broken: None,
+    }
+    .boxed_unsync()
+}
+
+/// How long what came before a break has to be written.
+const BREAK_AFTER: Duration = Duration::from_millis(50);
+
+struct Relayed {
+    body: Body,
+    broken: Option<(BoxError, Pin<Box<Sleep>>)>,
+}
+
+impl http_body::Body for Relayed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.broken.is_none() {
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Err(error)) => {
+                    self.broken = Some((error, Box::pin(tokio::time::sleep(BREAK_AFTER))));
+                }
+                frame => return Poll::Ready(frame),
+            }
+        }
+        if let Some((_, moment)) = &mut self.broken {
+            ready!(moment.as_mut().poll(context));
+        }
+        Poll::Ready(self.broken.take().map(|(error, _)| Err(error)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.broken.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -294,6 +350,20 @@ mod tests {
         let sent = whole.body().collect().await.unwrap();
         assert_eq!(sent.trailers(), Some(&trailers));
         assert_eq!(sent.to_bytes(), "data");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_break_comes_after_what_came_before_it_had_its_time() {
+        let (mut sender, channel) = Channel::<Bytes, BoxError>::new(2);
+        sender.send_data("half".into()).await.unwrap();
+        sender.abort("gone".into());
+        let mut body = relayed(channel);
+        let half = body.frame().await.unwrap().unwrap();
+        assert_eq!(half.into_data().unwrap(), "half");
+        let start = tokio::time::Instant::now();
+        assert_eq!(body.frame().await.unwrap().unwrap_err().to_string(), "gone");
+        assert!(start.elapsed() >= BREAK_AFTER);
+        assert!(body.frame().await.is_none());
     }
 
     #[tokio::test(start_paused = true)]
