@@ -67,6 +67,9 @@ pub struct Terms {
     pub deadline: Instant,
     /// Whether the model server may be asked twice.
     pub idempotent: bool,
+    /// Whether a small answer is waited for as a whole, so that the request can be sent again where
+    /// it breaks off.
+    pub whole_answer: bool,
 }
 
 /// What an attempt came to.
@@ -113,6 +116,7 @@ pub async fn send(
         Outcome::Passthrough
     };
     app.retries.deposit();
+    let whole = terms.whole_answer;
     let mut ladder = Ladder {
         app,
         terms,
@@ -125,7 +129,7 @@ pub async fn send(
             if ladder.goes_on(Next::Code) {
                 let request = framed(parts, frame.clone());
                 let limit = terms.attempt(terms.idempotent);
-                let attempt = edge(app, destination, Outcome::Code, request, limit).await;
+                let attempt = edge(app, destination, Outcome::Code, request, limit, whole).await;
                 if let Some(done) = ladder.take(attempt) {
                     return done;
                 }
@@ -135,7 +139,7 @@ pub async fn send(
     if ladder.goes_on(Next::Original) {
         let request = original(parts, body);
         let limit = terms.attempt(terms.idempotent && destination.direct.is_some());
-        let attempt = edge(app, destination, through_edge, request, limit).await;
+        let attempt = edge(app, destination, through_edge, request, limit, whole).await;
         if let Some(done) = ladder.take(attempt) {
             return done;
         }
@@ -244,6 +248,7 @@ async fn edge(
     outcome: Outcome,
     request: Request<Body>,
     limit: Duration,
+    whole_answer: bool,
 ) -> Attempt {
     let start = Instant::now();
     let answer = match app.link.send(destination, request, Some(limit)).await {
@@ -272,6 +277,9 @@ async fn edge(
         let link = start.elapsed().saturating_sub(relayed.edge_time);
         metrics::histogram!("sidecod_device_step_seconds", "step" => "link").record(link);
         let rest = limit.saturating_sub(start.elapsed());
+        if !whole_answer {
+            return Attempt::Answer(outcome, relayed.answer);
+        }
         return match whole_if_small(relayed.answer, rest).await {
             Ok(answer) => Attempt::Answer(outcome, answer),
             Err(error) => {

@@ -155,6 +155,7 @@ async fn routed(
     let terms = Terms {
         deadline,
         idempotent: route.idempotent,
+        whole_answer: true,
     };
     let answer = fallback::send(app, destination, &parts, &whole, coded, terms).await;
     drop(place);
@@ -170,6 +171,7 @@ async fn bodiless(
     let terms = Terms {
         deadline: Instant::now() + UNROUTED,
         idempotent: parts.method.is_idempotent(),
+        whole_answer: false,
     };
     fallback::send(app, destination, &parts, &Whole::default(), None, terms).await
 }
