@@ -8,11 +8,12 @@ export LIBTORCH_USE_PYTORCH := 1
 unexport LIBTORCH
 endif
 
-.PHONY: help setup build demo test peers lint clean
+.PHONY: help setup build demo test page peers lint clean
 
 help:
 	@echo 'make demo    a photo through both sidecars and sent directly, side by side (PHOTO=path for your own)'
 	@echo 'make test    all tests but the next'
+	@echo 'make page    the admin pages in Chromium (Debian package chromium), screenshots in target/page'
 	@echo 'make peers   real model servers and clients through both sidecars (as root; 300 MB to download, 1.8 GB on disk)'
 	@echo 'make lint    formatting, clippy, licences and versions of the dependencies'
 	@echo 'make build   the programs, in target/release'
@@ -34,6 +35,10 @@ test: build
 	cargo test --release --workspace
 	$(PYTHON) -m unittest discover -s scripts/tests
 	python=$$(PYTHON='$(PYTHON)' scripts/train_env) && PYTHONPATH=onnx "$$python" -m unittest discover -s onnx/tests
+
+# Not part of test: it wants a browser.
+page: build
+	cargo test --release --workspace --test page -- --ignored
 
 # Not part of test: it downloads the packages of the peers, and wants root for a network namespace.
 peers: build

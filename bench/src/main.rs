@@ -54,6 +54,15 @@ enum Command {
         /// At most so many crops, evenly spread over all.
         #[arg(long)]
         max_crops: Option<usize>,
+        /// Measure our codecs also with the longer side reduced to this, several with commas between.
+        #[arg(long, value_delimiter = ',')]
+        max_side: Vec<u32>,
+        /// Compare the boxes of this detector on whole photos too: nanodet-m as ONNX, 1x3x416x416.
+        #[arg(long)]
+        detector: Option<PathBuf>,
+        /// At most so many photos for the detector, evenly spread over all.
+        #[arg(long)]
+        max_photos: Option<usize>,
         /// Write fidelity.csv, .json, .svg and .png into this folder.
         #[arg(long)]
         out: Option<PathBuf>,
@@ -118,6 +127,9 @@ fn main() -> Result<()> {
             codec,
             peers,
             max_crops,
+            max_side,
+            detector,
+            max_photos,
             out,
             json,
         } => {
@@ -130,6 +142,9 @@ fn main() -> Result<()> {
                 codecs: codec,
                 peers,
                 max_crops,
+                max_sides: max_side,
+                detector,
+                max_photos,
                 out,
             })?;
             if json {

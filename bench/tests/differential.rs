@@ -23,7 +23,7 @@ use raw::{Fields, Message};
 use tokio::io::AsyncWriteExt;
 
 /// What is different on purpose, and why.
-const DELIBERATE: [(&str, &str); 11] = [
+const DELIBERATE: [(&str, &str); 12] = [
     (
         "hop-by-hop fields",
         "Connection, what it names, Keep-Alive, TE but trailers, Upgrade: they end at the next hop (RFC 9110, 7.6.1)",
@@ -62,6 +62,10 @@ const DELIBERATE: [(&str, &str); 11] = [
         "an answer that breaks off may lose those that were on their way",
     ),
     ("targets", "bytes that no URI may have are refused with 400"),
+    (
+        "request id",
+        "an app that sends X-Request-Id gets it back where the server does not give it",
+    ),
 ];
 
 /// Differences that were used, with their number.
@@ -259,6 +263,18 @@ fn same_answer(direct: &Got, through: &Got, case: &Case, notes: &mut Notes) -> R
             String::from_utf8_lossy(&b.body)
         ));
     }
+    let mut b = b.clone();
+    if case.text().contains("X-Request-Id: mine-1") && a.get("x-request-id").is_none() {
+        let (ids, others): (Fields, Fields) = std::mem::take(&mut b.fields)
+            .into_iter()
+            .partition(|(name, _)| name == "x-request-id");
+        b.fields = others;
+        if ids != [("x-request-id".to_owned(), b"mine-1".to_vec())] {
+            return Err(format!("request id {ids:?}"));
+        }
+        notes.note("request id");
+    }
+    let b = &b;
     same_fields(a, b, case, notes)?;
     let old = case.text().contains("HTTP/1.0\r\n");
     if a.until_close && !b.until_close {

@@ -81,10 +81,11 @@ fn what_cannot_be_used_is_named() {
     let missing = fidelity(&["nowhere.onnx"]);
     assert!(!missing.status.success());
     assert!(String::from_utf8_lossy(&missing.stderr).contains("nowhere.onnx"));
-    let unknown = fidelity(&[
-        "examples/model-server/model/efficientnet-lite0.onnx",
-        "--peers",
-        "gif",
-    ]);
+    let classifier = "examples/model-server/model/efficientnet-lite0.onnx";
+    let other_kind = fidelity(&[classifier, "--detector", classifier]);
+    assert!(!other_kind.status.success());
+    let says = String::from_utf8_lossy(&other_kind.stderr);
+    assert!(says.contains("efficientnet-lite0.onnx"), "{says}");
+    let unknown = fidelity(&[classifier, "--peers", "gif"]);
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("no peer called gif"));
 }

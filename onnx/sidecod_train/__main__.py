@@ -8,6 +8,7 @@ from . import config as configuration
 from . import data, export
 from .teacher import GraphError, Teacher
 from .train import Trainer
+from .warm import StartError
 
 
 def main(arguments=None):
@@ -18,6 +19,7 @@ def main(arguments=None):
     parser.add_argument("--teacher", help="ONNX model whose answers the codec keeps")
     parser.add_argument("--out", help="folder of the bundle (default: codecs/NAME beside the package)")
     parser.add_argument("--run", help="folder of checkpoint and log (default: runs/NAME beside the package)")
+    parser.add_argument("--from", dest="start", help="bundle of the light net whose weights to begin with")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
     parser.add_argument("--export-only", action="store_true", help="export the checkpoint as it is")
     args = parser.parse_args(arguments)
@@ -34,6 +36,8 @@ def main(arguments=None):
     trainer = Trainer(config, train_photos, [Teacher(t) for t in config.teacher], run)
     if resuming:
         trainer.resume()
+    elif args.start:
+        trainer.start_from(args.start)
     print(f"{len(train_photos)} photos, {trainer.device}, step {trainer.step} of {config.train.steps}")
     if not args.export_only:
         trainer.train()
@@ -49,6 +53,6 @@ def main(arguments=None):
 if __name__ == "__main__":
     try:
         main()
-    except (configuration.ConfigError, data.DataError, GraphError, FileNotFoundError) as error:
+    except (configuration.ConfigError, data.DataError, GraphError, StartError, FileNotFoundError) as error:
         print(f"sidecod_train: {error}", file=sys.stderr)
         sys.exit(2)

@@ -34,13 +34,14 @@ class DataConfig:
 class TeacherConfig:
     """The frozen model whose answers the codec has to keep."""
 
+    # ONNX, or TorchScript (.pt, .ts) that gives logits, or a tuple of logits and features.
     model: str = ""
     # Of its losses, beside those of other teachers.
     weight: float = 1.0
     # What the teacher expects: (255 * pixel - mean) / std.
     mean: float = 127.0
     std: float = 128.0
-    # Tensor names of the graph that the feature loss compares.
+    # Tensor names of an ONNX graph that the feature loss compares.
     features: list = field(default_factory=list)
 
 

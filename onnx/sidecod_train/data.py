@@ -38,9 +38,9 @@ def splits(folder):
 
 
 def load_photo(path, max_side):
-    """Reads one picture as RGB, scaled down so that its longer side is at most `max_side`."""
+    """Reads one picture, scaled down so that its longer side is at most `max_side`: RGB, or RGBA if it is a cut-out."""
     with Image.open(path) as image:
-        image = image.convert("RGB")
+        image = image.convert("RGBA" if image.mode == "RGBA" else "RGB")
     scale = max_side / max(image.size)
     if scale < 1:
         size = tuple(max(1, round(side * scale)) for side in image.size)
@@ -86,21 +86,30 @@ class Crops:
     def __init__(self, photos, config, seed, batch):
         """`photos` are PIL images; `batch` is the size of every batch."""
         self.photos, self.config, self.seed, self.size = photos, config, seed, batch
+        self.grounds = [photo for photo in photos if photo.mode == "RGB"]
         self.threads = ThreadPoolExecutor(config.workers) if config.workers else None
         self.ahead = {}
 
-    def one(self, rng):
-        """float32 [3, crop, crop] in 0..1."""
+    def cut(self, rng, photo):
+        """A random square of `photo`, scaled to the crop's size."""
         crop = self.config.crop
-        photo = self.photos[rng.integers(len(self.photos))]
         shortest = min(photo.size)
         smallest = min(shortest, max(crop, self.config.min_fraction * shortest))
         largest = max(smallest, self.config.max_fraction * shortest)
-        side = float(np.exp(rng.uniform(np.log(smallest), np.log(largest))))
+        # The logarithm and back may end a hair beyond the photo.
+        side = min(shortest, float(np.exp(rng.uniform(np.log(smallest), np.log(largest)))))
         left = rng.uniform(0, photo.width - side)
         top = rng.uniform(0, photo.height - side)
-        box = (left, top, left + side, top + side)
-        image = photo.resize((crop, crop), Image.BICUBIC, box=box)
+        return photo.resize((crop, crop), Image.BICUBIC, box=(left, top, left + side, top + side))
+
+    def one(self, rng):
+        """float32 [3, crop, crop] in 0..1."""
+        photo = self.photos[rng.integers(len(self.photos))]
+        image = self.cut(rng, photo)
+        if photo.mode == "RGBA":
+            ground = self.cut(rng, self.grounds[rng.integers(len(self.grounds))])
+            ground.paste(image, (0, 0), image)
+            image = ground
         out = pixels(image)
         if rng.random() < 0.5:
             out = out[:, :, ::-1]

@@ -212,7 +212,8 @@ def download(kind, package, folder):
         zipfile.ZipFile(files[0]).extractall(tree)
     else:
         with tarfile.open(files[0]) as tar:
-            tar.extractall(tree, filter="data")
+            # Debian 12's Python is older than filters.
+            tar.extractall(tree, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     files[0].unlink()
     return tree
 

@@ -1,6 +1,6 @@
-"""Runs an ONNX convolutional net as differentiable torch operations.
+"""The frozen model whose answers a codec keeps: a TorchScript file, or an ONNX net run as differentiable torch operations.
 
-Only the operators that such graphs use are known; any other is an error that names it. Weights
+Of ONNX only the operators that such graphs use are known; any other is an error that names it. Weights
 may be half precision followed by a Cast: everything that depends on constants alone is computed
 once, when the graph is loaded.
 """
@@ -186,13 +186,34 @@ class Graph(nn.Module):
         return values[self.output], [values[name] for name in features]
 
 
+class Script(nn.Module):
+    """A TorchScript module: pixels in, logits out, or a tuple of logits and the tensors that the feature loss compares."""
+
+    def __init__(self, path):
+        """Loads `path`; nothing in it is trained."""
+        super().__init__()
+        try:
+            self.module = torch.jit.load(str(path), map_location="cpu").eval()
+        except RuntimeError as error:
+            raise GraphError(f"{path}: not a TorchScript file: {str(error).splitlines()[0]}") from error
+        for parameter in self.module.parameters():
+            parameter.requires_grad_(False)
+
+    def forward(self, x, features=()):
+        """Returns (logits, [features]): names mean nothing to a script, it gives what it gives."""
+        if features:
+            raise GraphError(f"a TorchScript teacher returns its features itself: take {features[0]!r} out of `features`")
+        out = self.module(x)
+        return (out, []) if isinstance(out, torch.Tensor) else (out[0], list(out[1:]))
+
+
 class Teacher(nn.Module):
-    """The graph behind its own input scaling, taking pixels in 0..1."""
+    """The model behind its own input scaling, taking pixels in 0..1. A name that ends in .pt or .ts is TorchScript's."""
 
     def __init__(self, config):
         """`config` is a TeacherConfig."""
         super().__init__()
-        self.graph = Graph(config.model)
+        self.graph = (Script if str(config.model).endswith((".pt", ".ts")) else Graph)(config.model)
         self.mean, self.std, self.weight = config.mean, config.std, config.weight
         self.features = list(config.features)
 

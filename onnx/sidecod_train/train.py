@@ -15,7 +15,7 @@ import torch.distributed as distributed
 from torch import nn
 from tqdm import tqdm
 
-from . import losses, nets
+from . import losses, nets, warm
 from .data import Crops
 
 
@@ -71,6 +71,16 @@ class Trainer:
         self.average = {name: value.clone() for name, value in self.codec.state_dict().items()}
         groups = [{"params": params, "factor": factor} for params, factor in self.codec.groups()]
         self.optimizer = torch.optim.Adam(groups, lr=config.train.lr, betas=tuple(config.train.betas))
+
+    def start_from(self, bundle):
+        """Begins with the weights of the light codec in folder `bundle`."""
+        if self.config.net != "light":
+            raise warm.StartError(f"{bundle}: only the light net starts from a bundle, not {self.config.net}")
+        crops = torch.from_numpy(self.crops.make(0, self.config.train.start_crops))
+        self.codec.cpu()
+        warm.start(self.codec, bundle, crops)
+        self.codec.to(self.device)
+        self.average = {name: value.clone() for name, value in self.codec.state_dict().items()}
 
     @property
     def checkpoint(self):

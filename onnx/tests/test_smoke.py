@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from sidecod_train import __main__ as command  # noqa: E402
-from sidecod_train import config, data, export, losses, nets, tables  # noqa: E402
+from sidecod_train import config, data, export, losses, nets, tables, warm  # noqa: E402
 from sidecod_train.teacher import Teacher  # noqa: E402
 from sidecod_train.train import Trainer  # noqa: E402
 
@@ -165,6 +165,7 @@ class LightTest(unittest.TestCase):
         cls.lines = trainer.train()
         cls.manifest = export.bundle(trainer, photos, photos[:1], out)
         cls.codec, cls.photo = trainer.averaged(), data.pixels(photos[0])[:, :61, :90]
+        cls.out, cls.photos = out, photos
         cls.script = torch.jit.load(str(out / "decoder.pt"))
         cls.sets = tables.Tables.all_from_bytes((out / "tables.bin").read_bytes())
         cls.graph = onnx.load(str(out / "encoder.onnx"))
@@ -193,6 +194,51 @@ class LightTest(unittest.TestCase):
         self.assertEqual(operators, {"Conv", "Div", "Relu", "Add"})
         self.assertEqual(self.manifest["halo"], 1)
         self.assertEqual(len(self.manifest["qualities"]), len(self.sets))
+
+
+    def begun(self, **sizes):
+        """(a light codec of other `sizes` that has begun with the bundle, crops)."""
+        settings = dataclasses.replace(self.config, light=dataclasses.replace(self.config.light, **sizes))
+        crops = data.Crops(self.photos, settings.data, 5, 1).make(0, 24)
+        codec = nets.make(settings)
+        codec.start(crops, 1, 1)
+        crops = torch.from_numpy(crops)
+        warm.start(codec, self.out, crops)
+        return codec.eval(), crops
+
+    def test_a_codec_begins_with_a_bundle(self):
+        light = self.config.light
+        quality = torch.ones(24, dtype=torch.int64)
+        for sizes in ({}, {"blocks": light.blocks + 1, "inner": light.inner + 8}):
+            codec, crops = self.begun(**sizes)
+            with torch.no_grad():
+                got, bits = codec(crops, quality)
+                wanted, _ = self.codec(crops, quality)
+            torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-3)
+            self.assertTrue(torch.isfinite(bits).all())
+
+    def test_new_channels_take_up_what_the_old_ones_lose(self):
+        codec, crops = self.begun(channels=self.config.light.channels + 8)
+        quality = torch.zeros(24, dtype=torch.int64)
+        with torch.no_grad():
+            lost = [float((c(crops, quality)[0] - crops).square().mean()) for c in (codec, self.codec)]
+        self.assertLess(lost[0], 0.95 * lost[1])
+
+    def test_a_bundle_of_other_sizes_is_refused(self):
+        with self.assertRaisesRegex(warm.StartError, "decoder.into.weight is"):
+            self.begun(width=self.config.light.width + 8)
+        with self.assertRaisesRegex(warm.StartError, "log_gain is"):
+            self.begun(steps=[*self.config.light.steps, 90.0])
+
+    def test_a_cut_out_lies_on_another_photo(self):
+        shape = np.zeros((200, 200, 4), np.uint8)
+        shape[:, 100:] = (255, 0, 0, 255)
+        ground = data.Image.new("RGB", (200, 200), (0, 0, 255))
+        crops = data.Crops([data.Image.fromarray(shape), ground], self.config.data, 1, 1).make(1, 40)
+        red, blue = ((crops[:, c] > 0.5).any((1, 2)) for c in (0, 2))
+        self.assertTrue((red & blue).any())
+        # Neither black nor transparent, at the edge neither.
+        self.assertFalse((crops.max(1) < 0.3).any())
 
 
 class ConfigTest(unittest.TestCase):

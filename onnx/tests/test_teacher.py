@@ -1,4 +1,4 @@
-"""The ONNX interpreter against outputs computed by other means."""
+"""The ONNX interpreter and TorchScript teachers against outputs computed by other means."""
 
 import sys
 import tempfile
@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sidecod_train.teacher import Graph, GraphError  # noqa: E402
+from sidecod_train.config import TeacherConfig  # noqa: E402
+from sidecod_train.teacher import Graph, GraphError, Teacher  # noqa: E402
 
 
 def save(folder, nodes, constants, output):
@@ -88,6 +89,52 @@ class GraphTest(unittest.TestCase):
         path = save(self.folder, [helper.make_node("Relu", ["x"], ["y"])], {}, "y")
         with self.assertRaisesRegex(GraphError, "'nothing'"):
             Graph(path)(torch.zeros(1, 3, 2, 2), ["nothing"])
+
+
+class Net(torch.nn.Module):
+    """Logits, and a feature if it is asked for."""
+
+    def __init__(self, tells: bool):
+        super().__init__()
+        self.conv, self.head, self.tells = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 5), tells
+
+    def forward(self, x):
+        seen = self.conv(x).relu()
+        logits = self.head(seen.mean((2, 3)))
+        return (logits, seen) if self.tells else logits
+
+
+class ScriptTest(unittest.TestCase):
+    def teacher(self, net, example, **more):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "teacher.pt"
+            torch.jit.trace(net, example).save(str(path))
+            return Teacher(TeacherConfig(model=str(path), mean=100.0, std=50.0, **more))
+
+    def test_a_script_gives_logits_and_its_own_features(self):
+        torch.manual_seed(4)
+        pixels = torch.rand(2, 3, 9, 8, requires_grad=True)
+        scaled = (pixels * 255 - 100) / 50
+        for tells in (False, True):
+            net = Net(tells)
+            logits, seen = self.teacher(net, scaled.detach())(pixels)
+            wanted = net(scaled)
+            torch.testing.assert_close(logits, wanted[0] if tells else wanted)
+            self.assertEqual(len(seen), int(tells))
+            if tells:
+                torch.testing.assert_close(seen[0], wanted[1])
+            logits.sum().backward()
+            self.assertGreater(float(pixels.grad.abs().sum()), 0)
+
+    def test_what_a_script_cannot_do_is_said(self):
+        teacher = self.teacher(Net(False), torch.rand(1, 3, 9, 8), features=["conv"])
+        with self.assertRaisesRegex(GraphError, "'conv'"):
+            teacher(torch.rand(1, 3, 9, 8))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "broken.pt"
+            path.write_bytes(b"no archive")
+            with self.assertRaisesRegex(GraphError, "not a TorchScript file"):
+                Teacher(TeacherConfig(model=str(path)))
 
 
 TEACHER = Path(__file__).resolve().parents[2] / "examples/model-server/model/efficientnet-lite0.onnx"

@@ -9,13 +9,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use http::uri::Authority;
 use http::{HeaderValue, Version};
+use sidecod_sidecar::access::Access;
+use sidecod_sidecar::admin::{self, Admin};
 use sidecod_sidecar::connect::Connector;
 use sidecod_sidecar::listen::{Connections, Http};
+use sidecod_sidecar::metrics;
+use sidecod_sidecar::otlp::Spans;
 use sidecod_sidecar::own::Own;
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::shutdown::{Shutdown, asked_to_end, unless_asked_again};
 use sidecod_sidecar::upstream::{BaseUrl, Upstream};
-use sidecod_sidecar::{admin, metrics};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::retry::budget::TpsBudget;
@@ -25,6 +28,7 @@ use crate::encode::{Codec, Coding, Pool};
 use crate::ingress::destination::{Destination, Listed};
 use crate::ingress::{Ingress, Way};
 use crate::link::Link;
+use crate::trial::{self, Trials};
 
 /// Time over which requests that are sent again are counted.
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
@@ -35,6 +39,7 @@ pub struct App {
     codings: HashMap<String, Arc<Coding>>,
     pub(crate) codec: Arc<Codec>,
     pub(crate) pool: Pool,
+    pub(crate) trials: Trials,
     pub(crate) link: Link,
     /// What is left of the requests that may be sent again.
     pub(crate) retries: TpsBudget,
@@ -51,6 +56,8 @@ pub struct App {
     pub(crate) held: Arc<Semaphore>,
     pub(crate) body_timeout: Duration,
     pub(crate) keep_server_timing: bool,
+    /// Who is told of each request.
+    pub(crate) access: Access,
 }
 
 /// Times of the forward and the transparent way in.
@@ -86,6 +93,7 @@ impl App {
                 config.edge.retries_per_second,
                 config.edge.retry_share,
             ),
+            trials: Trials::start(&config.routes)?,
             link: Link::new(&config.edge, own.clone()).context("edge")?,
             reverse: Destination {
                 upstream: Some(HeaderValue::from_str(&config.edge.upstream).context("edge")?),
@@ -102,6 +110,13 @@ impl App {
             held: Arc::new(Semaphore::new(config.max_held_mib << 10)),
             body_timeout: Duration::from_millis(config.body_timeout_ms),
             keep_server_timing: config.keep_server_timing,
+            access: Access {
+                level: config.log.access,
+                spans: config
+                    .otlp
+                    .as_ref()
+                    .map(|otlp| Spans::start(otlp, "proxy-device")),
+            },
         })
     }
 
@@ -151,7 +166,13 @@ pub async fn run(config: Config) -> Result<()> {
     }
     let (trigger, shutdown) = Shutdown::new();
     let (last_trigger, last) = Shutdown::new();
-    let admin = tokio::spawn(admin::serve(admin, readiness.clone(), metrics, last));
+    let told = Admin {
+        program: "proxy-device",
+        readiness: readiness.clone(),
+        metrics,
+        more: trial::report::router(app.clone()),
+    };
+    let admin = tokio::spawn(admin::serve(admin, told, last));
     let ingress = Ingress::new(app.clone(), Http::new(&config.server), shutdown);
     let connections = Connections::new(&config.server);
     let serving: Vec<_> = listeners

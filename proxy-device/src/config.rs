@@ -1,6 +1,7 @@
 //! The device sidecar's configuration.
 
 mod coding;
+mod trust;
 mod urls;
 
 use std::net::SocketAddr;
@@ -11,14 +12,18 @@ use http::{HeaderValue, Method};
 use serde::Deserialize;
 use sidecod_sidecar::config::{self, ConfigError};
 use sidecod_sidecar::listen::ServerLimits;
+use sidecod_sidecar::log::Log;
+use sidecod_sidecar::otlp::Otlp;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::limits::Limits;
 use sidecod_wire::slot::Preset;
 
 pub use coding::{LayoutName, Render, Tensor};
+pub use trust::Mode;
 pub use urls::Urls;
 
 use crate::ingress::destination::HostPort;
+use crate::trial::compare::Preset as Compare;
 
 /// Variables of the environment that start with this and two underscores set keys.
 pub const ENV_PREFIX: &str = "SIDECOD_DEVICE";
@@ -61,6 +66,12 @@ pub struct Config {
     /// Threads for sockets.
     #[serde(default = "two")]
     pub worker_threads: usize,
+    /// What is logged.
+    #[serde(default)]
+    pub log: Log,
+    /// Where spans go, if anywhere.
+    #[serde(default)]
+    pub otlp: Option<Otlp>,
     /// Whether the app gets to see the edge's `Server-Timing`.
     #[serde(default)]
     pub keep_server_timing: bool,
@@ -212,6 +223,21 @@ pub struct Route {
     /// Milliseconds until the answer must begin, all attempts together.
     #[serde(default = "thirty_seconds")]
     pub timeout_ms: u64,
+    /// Whether codes are sent, or only computed.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Share of the requests that are sent both ways, to compare the answers.
+    #[serde(default)]
+    pub verify: f64,
+    /// What about the answers has to be the same.
+    #[serde(default)]
+    pub compare: Compare,
+    /// Share of the compared answers that have to agree; below it the route passes through.
+    #[serde(default)]
+    pub min_agreement: Option<f64>,
+    /// Milliseconds that it then passes through before codes are tried again.
+    #[serde(default = "ten_minutes")]
+    pub try_again_ms: u64,
 }
 
 impl Config {
@@ -309,6 +335,9 @@ impl Config {
             {
                 return wrong(&key("name"), "two routes have this name");
             }
+            if let Err((name, message)) = route.check_trust() {
+                return wrong(&key(name), message);
+            }
         }
         Ok(())
     }
@@ -342,6 +371,9 @@ fn two_seconds() -> u64 {
 }
 fn thirty_seconds() -> u64 {
     30_000
+}
+fn ten_minutes() -> u64 {
+    600_000
 }
 fn yes() -> bool {
     true
@@ -444,6 +476,26 @@ path = "/v1/*"
                 "name = \"a\"",
                 "name = \"a\"\nmethod = \"NO WAY\"",
                 "route[0].method (a): is no HTTP method",
+            ),
+            (
+                "name = \"a\"",
+                "name = \"a\"\nverify = 2.0",
+                "route[0].verify (a): must be a share of the requests, from 0 to 1",
+            ),
+            (
+                "name = \"a\"",
+                "name = \"a\"\nverify = 0.02\nidempotent = false",
+                "route[0].verify (a): a request is sent twice to be compared",
+            ),
+            (
+                "name = \"a\"",
+                "name = \"a\"\nmin_agreement = 0.9",
+                "route[0].min_agreement (a): nothing is compared; say verify = 0.02",
+            ),
+            (
+                "name = \"a\"",
+                "name = \"a\"\nmode = \"trust\"",
+                "unknown variant `trust`",
             ),
             (
                 "name = \"a\"",

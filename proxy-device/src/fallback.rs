@@ -228,6 +228,26 @@ pub async fn send_streamed(
     }
 }
 
+/// Asks once, through the edge and without another step, for an answer that no app waits for: that of
+/// the model server, or none.
+pub(crate) async fn ask(
+    app: &Arc<App>,
+    destination: &Destination,
+    parts: &Parts,
+    body: &Whole,
+    coded: Option<Coded>,
+    limit: Duration,
+) -> Option<Response<Body>> {
+    let (outcome, request) = match coded {
+        Some(coded) => (Outcome::Code, framed(parts, coded.frame)),
+        None => (Outcome::Passthrough, original(parts, body)),
+    };
+    match edge(app, destination, outcome, request, limit, false).await {
+        Attempt::Answer(found, answer) => (found == outcome).then_some(answer),
+        Attempt::Failed(_) => None,
+    }
+}
+
 impl Terms {
     /// The time that is left.
     fn rest(&self) -> Duration {

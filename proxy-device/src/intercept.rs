@@ -12,10 +12,13 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use sidecod_sidecar::Body;
-use sidecod_sidecar::body::{Held, HoldError, Whole, guarded, hold, streamed};
+use sidecod_sidecar::access::{self, Known, Line};
+use sidecod_sidecar::body::{self, HoldError, Whole, guarded, hold, streamed};
 use sidecod_sidecar::hop::{remove_hop_by_hop, remove_prefixed};
 use sidecod_sidecar::metrics::Gauged;
+use sidecod_sidecar::otlp::TRACEPARENT;
 use sidecod_sidecar::problem::problem;
+use sidecod_sidecar::request_id::{self, REQUEST_ID, X_REQUEST_ID};
 use sidecod_wire::header::PREFIX;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -25,10 +28,15 @@ use crate::config::Route;
 use crate::expect::Later;
 use crate::fallback::{self, Outcome, Terms};
 use crate::ingress::destination::Destination;
+use crate::relay::EdgeSteps;
+use crate::trial::{self, Held, Led};
 use crate::{expect, plan, route, upgrade};
 
 /// The route's name in metrics where none took the request.
 const NO_ROUTE: &str = "none";
+
+/// A body of the app, whose bytes the line of the request tells.
+type AppBody = access::Counted<Incoming>;
 
 /// Answers a request of the app.
 pub async fn answer(
@@ -37,11 +45,20 @@ pub async fn answer(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let in_flight = Gauged::new(metrics::gauge!("sidecod_device_in_flight"));
+    let line = Line::begin(&app.access, &request);
+    let known = |outcome| {
+        move || Known {
+            route: NO_ROUTE.to_owned(),
+            outcome,
+            ..Known::default()
+        }
+    };
     if let Some(refusal) = refusal(&request) {
-        return refusal;
+        return line.end(known(Outcome::Error.name()), refusal);
     }
     if let Some(protocol) = sidecod_sidecar::upgrade::wanted(&request) {
-        return upgrade::answer(&app, &destination, request, protocol, in_flight).await;
+        let answer = upgrade::answer(&app, &destination, request, protocol, in_flight).await;
+        return line.end(known("upgrade"), answer);
     }
     let routes = if destination.through_edge() {
         &app.routes[..]
@@ -52,6 +69,14 @@ pub async fn answer(
     let name = route.map_or_else(|| NO_ROUTE.to_owned(), |route| route.name.clone());
     let (parts, body) = request.into_parts();
     let mut parts = end_to_end(parts);
+    let body = line.count(body);
+    let own_id = parts.headers.get(X_REQUEST_ID).cloned();
+    if let (Some(id), None) = (line.id(), request_id::of(&parts.headers)) {
+        parts.headers.insert(REQUEST_ID, id.value());
+    }
+    if let Some(place) = line.place() {
+        parts.headers.insert(TRACEPARENT, place.traceparent());
+    }
     if let (Entry::Occupied(mut length), Some(bytes)) = (
         parts.headers.entry(CONTENT_LENGTH),
         body.size_hint().exact(),
@@ -59,8 +84,14 @@ pub async fn answer(
         // In one form, whatever the app's was.
         length.insert(bytes.into());
     }
-    let (outcome, answer) = match route.and_then(|route| place(&app, route, &parts, &body)) {
-        Some((route, place)) => routed(&app, &destination, route, place, parts, body).await,
+    let mut coded = None;
+    let (outcome, mut answer) = match route.and_then(|route| place(&app, route, &parts, &body)) {
+        Some((route, place)) => {
+            let (outcome, answer, frame) =
+                routed(&app, &destination, route, place, parts, body).await;
+            coded = frame;
+            (outcome, answer)
+        }
         None if body.is_end_stream() && destination.through_edge() => {
             bodiless(&app, &destination, parts).await
         }
@@ -70,9 +101,35 @@ pub async fn answer(
             through(&app, &destination, parts, body, broken).await
         }
     };
-    metrics::counter!("sidecod_device_requests_total", "route" => name, "outcome" => outcome.name())
+    metrics::counter!("sidecod_device_requests_total", "route" => name.clone(), "outcome" => outcome.name())
         .increment(1);
-    answer.map(|body| guarded(body, in_flight))
+    if let Some(id) = own_id
+        && !answer.headers().contains_key(X_REQUEST_ID)
+    {
+        answer.headers_mut().insert(X_REQUEST_ID, id);
+    }
+    let edge = answer.extensions_mut().remove::<EdgeSteps>();
+    let known = || {
+        let coded = coded.filter(|_| outcome == Outcome::Code);
+        let (sent, steps) = coded.map(|coded| (coded.bytes, coded.steps)).unzip();
+        let steps = steps.into_iter().flatten();
+        Known {
+            route: name,
+            outcome: outcome.name(),
+            sent,
+            steps: steps
+                .chain(edge.into_iter().flat_map(|edge| edge.0))
+                .collect(),
+        }
+    };
+    line.end(known, answer.map(|body| guarded(body, in_flight)))
+}
+
+/// What is told of a frame when it is gone.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    bytes: usize,
+    steps: [(&'static str, Duration); 4],
 }
 
 /// Refuses what no reverse proxy can pass on.
@@ -104,7 +161,7 @@ fn place<'r>(
     app: &App,
     route: &'r Route,
     parts: &Parts,
-    body: &Incoming,
+    body: &AppBody,
 ) -> Option<(&'r Route, OwnedSemaphorePermit)> {
     let bytes = body.size_hint().exact().unwrap_or(route.max_body as u64);
     let reason = if !plan::may_offload(&parts.headers) {
@@ -129,19 +186,21 @@ async fn routed(
     route: &Route,
     place: OwnedSemaphorePermit,
     mut parts: Parts,
-    body: Incoming,
-) -> (Outcome, Response<Body>) {
+    body: AppBody,
+) -> (Outcome, Response<Body>, Option<Sent>) {
     // The listener asks the app to go on when the body is read.
     parts.headers.remove(header::EXPECT);
     let refused = |status, kind, error: HoldError| {
-        (Outcome::Error, problem(status, kind, &error.to_string()))
+        let problem = problem(status, kind, &error.to_string());
+        (Outcome::Error, problem, None)
     };
     let (body, broken) = Counted::new(body);
     let whole = match hold(body, route.max_body, app.body_timeout).await {
-        Ok(Held::Whole(whole)) => whole,
-        Ok(Held::Over(body)) => {
+        Ok(body::Held::Whole(whole)) => whole,
+        Ok(body::Held::Over(body)) => {
             plan::count_not_coded(route, "max_body");
-            return through(app, destination, parts, body, broken).await;
+            let (outcome, answer) = through(app, destination, parts, body, broken).await;
+            return (outcome, answer, None);
         }
         Err(error @ HoldError::Timeout(_)) => {
             return refused(StatusCode::REQUEST_TIMEOUT, "body-timeout", error);
@@ -150,16 +209,37 @@ async fn routed(
             return refused(StatusCode::BAD_REQUEST, "body-broken", error);
         }
     };
-    let deadline = Instant::now() + route.timeout();
-    let coded = plan::frame(app, route, &parts.headers, &whole).await;
+    let begin = Instant::now();
     let terms = Terms {
-        deadline,
+        deadline: begin + route.timeout(),
         idempotent: route.idempotent,
         whole_answer: true,
     };
-    let answer = fallback::send(app, destination, &parts, &whole, coded, terms).await;
-    drop(place);
-    answer
+    let ticket = app.trials.ticket(route);
+    let coded = match ticket.not_coded() {
+        None => plan::frame(app, &app.pool, route, &parts.headers, &whole).await,
+        Some(reason) => {
+            plan::count_not_coded(route, reason);
+            None
+        }
+    };
+    let sent = coded.as_ref().map(|coded| Sent {
+        bytes: coded.frame.len(),
+        steps: coded.steps,
+    });
+    let (outcome, answer) = fallback::send(app, destination, &parts, &whole, coded, terms).await;
+    let led = Led {
+        outcome,
+        frame: sent.map(|sent| sent.bytes),
+        took: begin.elapsed(),
+    };
+    let held = Held {
+        parts,
+        whole,
+        _place: place,
+    };
+    let answer = trial::follow(app, destination, route, ticket, &led, held, answer);
+    (outcome, answer, sent)
 }
 
 /// A request without a body that no route takes: it can be sent again.
@@ -212,7 +292,7 @@ pub(crate) fn end_to_end(mut parts: Parts) -> Parts {
 
 /// A body of the app whose bytes are counted.
 struct Counted {
-    body: Incoming,
+    body: AppBody,
     broken: Broken,
 }
 
@@ -220,7 +300,7 @@ struct Counted {
 type Broken = Arc<AtomicBool>;
 
 impl Counted {
-    fn new(body: Incoming) -> (Self, Broken) {
+    fn new(body: AppBody) -> (Self, Broken) {
         let broken = Broken::default();
         let counted = Self {
             body,

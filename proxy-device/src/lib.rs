@@ -9,6 +9,7 @@
 //! 5. [`fallback`] sends it, over the [`link`] to the edge or past it, one step down at a time,
 //! 6. [`relay`] gives the answer back to the app as it arrives.
 //!
+//! [`trial`] sends some requests both ways and compares the answers, beside the flow: no app waits for it.
 //! [`redirect`] sets the system's rules that send an app's connections to a transparent listener.
 //! [`inspect`] looks at a request of a file as the flow would, and says what it sees.
 
@@ -25,4 +26,5 @@ pub mod plan;
 pub mod redirect;
 pub mod relay;
 pub mod route;
+pub mod trial;
 pub mod upgrade;

@@ -1,6 +1,7 @@
 //! `proxy-device`: the device sidecar.
 
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +11,7 @@ use sidecod_device::app;
 use sidecod_device::config::Config;
 use sidecod_device::inspect::inspect;
 use sidecod_device::redirect::Redirect;
+use sidecod_device::trial::report;
 
 /// Takes the photos out of an app's inference requests, encodes them, and sends a few kilobytes to
 /// proxy-edge. Everything else passes through.
@@ -34,6 +36,15 @@ enum Command {
     /// Prints, installs or removes the rules that send an app's connections to a transparent
     /// listener.
     Redirect(Redirect),
+    /// Asks the running sidecar what it has saved, and how far the answers agree.
+    Report {
+        /// Its admin address, if not the one of the configuration.
+        #[arg(long)]
+        admin: Option<SocketAddr>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Looks at routes.
     Route {
         #[command(subcommand)]
@@ -60,6 +71,13 @@ fn main() -> ExitCode {
     if let Some(Command::Redirect(redirect)) = &arguments.command {
         return set_rules(redirect);
     }
+    if let Some(Command::Report {
+        admin: Some(admin),
+        json,
+    }) = &arguments.command
+    {
+        return tell(show_report(*admin, *json), ExitCode::FAILURE);
+    }
     let config = match Config::load(&arguments.config, &arguments.sets) {
         Ok(config) => config,
         Err(error) => {
@@ -71,10 +89,17 @@ fn main() -> ExitCode {
         (check(&config), ExitCode::from(2))
     } else if let Some(Command::Route { command }) = arguments.command {
         (look(&config, &command), ExitCode::FAILURE)
+    } else if let Some(Command::Report { json, .. }) = arguments.command {
+        (show_report(config.admin, json), ExitCode::FAILURE)
     } else {
-        sidecod_sidecar::log::start();
-        (run(config), ExitCode::FAILURE)
+        let started = sidecod_sidecar::log::start(&config.log);
+        let started = started.map_err(anyhow::Error::msg);
+        (started.and_then(|()| run(config)), ExitCode::FAILURE)
     };
+    tell(result, failure)
+}
+
+fn tell(result: Result<()>, failure: ExitCode) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -115,6 +140,17 @@ fn check(config: &Config) -> Result<()> {
         println!("route {}: {} {}", route.name, route.method, route.path);
     }
     println!("the configuration is good");
+    Ok(())
+}
+
+fn show_report(admin: SocketAddr, json: bool) -> Result<()> {
+    let text = report::ask(admin)?;
+    let report = report::read(&text)?;
+    if json {
+        println!("{text}");
+    } else {
+        println!("proxy-device at {admin}, {report}");
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use sidecod_wire::slot;
 
 use crate::app::App;
 use crate::config::Route;
-use crate::encode::{Codec, Coded, Coding, ContentCodings, Full, NotCoded};
+use crate::encode::{Codec, Coded, Coding, ContentCodings, Full, NotCoded, Pool};
 use crate::route;
 
 /// Headers that say something of the body's bytes which a frame would make untrue, or that ask for
@@ -42,9 +42,10 @@ fn json_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(JSON_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// The frame that a body crosses as, or none where it crosses as it is.
+/// The frame that a body crosses as, or none where it crosses as it is. `pool` runs the encoder.
 pub async fn frame(
     app: &Arc<App>,
+    pool: &Pool,
     route: &Route,
     headers: &HeaderMap,
     body: &Whole,
@@ -57,8 +58,7 @@ pub async fn frame(
     let coding = app.coding(route)?;
     let (headers, bytes, limit) = (headers.clone(), body.bytes.clone(), route.max_body);
     let encoder = app.codec.clone();
-    let coded = app
-        .pool
+    let coded = pool
         .run(move || code(&encoder, &coding, &headers, &bytes, limit))
         .await;
     let (reason, error): (_, Box<dyn std::error::Error>) = match coded {

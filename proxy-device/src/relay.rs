@@ -10,8 +10,18 @@ use sidecod_sidecar::hop::{remove_hop_by_hop, remove_prefixed};
 use sidecod_wire::header::{ERROR, PREFIX};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-/// The entries that an edge writes, in this order, as the last value of the header.
-const EDGE_STEPS: [&str; 4] = ["queue", "decode", "render", "upstream"];
+/// The entries that an edge writes, in this order, as the last value of the header, and what they are
+/// called here.
+const EDGE_STEPS: [(&str, &str); 4] = [
+    ("queue", "edge_queue"),
+    ("decode", "edge_decode"),
+    ("render", "edge_render"),
+    ("upstream", "edge_upstream"),
+];
+
+/// What an edge says of its time: an extension of the answer.
+#[derive(Debug, Clone)]
+pub struct EdgeSteps(pub Vec<(&'static str, Duration)>);
 
 /// The kind of the edge's own error, if the answer is one.
 #[must_use]
@@ -62,8 +72,7 @@ fn take_server_timing<B>(answer: &mut Response<B>, keep: bool) -> Duration {
         return Duration::ZERO;
     };
     for (step, time) in &steps {
-        metrics::histogram!("sidecod_device_step_seconds", "step" => format!("edge_{step}"))
-            .record(*time);
+        metrics::histogram!("sidecod_device_step_seconds", "step" => *step).record(*time);
     }
     if !keep {
         headers.remove(SERVER_TIMING);
@@ -71,16 +80,18 @@ fn take_server_timing<B>(answer: &mut Response<B>, keep: bool) -> Duration {
             headers.append(SERVER_TIMING, value.clone());
         }
     }
-    steps.iter().map(|(_, time)| *time).sum()
+    let sum = steps.iter().map(|(_, time)| *time).sum();
+    answer.extensions_mut().insert(EdgeSteps(steps));
+    sum
 }
 
 /// The steps of a value that an edge wrote; none for any other value.
 fn edge_steps(value: &str) -> Option<Vec<(&'static str, Duration)>> {
     let steps = value.split(',').map(|entry| {
         let (name, time) = entry.trim().split_once(";dur=")?;
-        let name = EDGE_STEPS.into_iter().find(|step| *step == name)?;
+        let (_, step) = EDGE_STEPS.into_iter().find(|(entry, _)| *entry == name)?;
         Some((
-            name,
+            step,
             Duration::try_from_secs_f64(time.parse::<f64>().ok()? / 1e3).ok()?,
         ))
     });
@@ -119,7 +130,7 @@ mod tests {
         assert_eq!(left(&["upstream;dur=-3"], false), ["upstream;dur=-3"]);
         assert_eq!(
             edge_steps("decode;dur=12.5"),
-            Some(vec![("decode", Duration::from_micros(12_500))])
+            Some(vec![("edge_decode", Duration::from_micros(12_500))])
         );
     }
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sidecod_sidecar::config::{self, ConfigError};
 use sidecod_sidecar::listen::ServerLimits;
+use sidecod_sidecar::log::Log;
+use sidecod_sidecar::otlp::Otlp;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::limits::Limits;
 
@@ -39,6 +41,9 @@ pub struct Config {
     /// Threads that one forward of a decoder uses on a CPU; cores / `decode_threads` by default.
     #[serde(default)]
     pub torch_threads: Option<usize>,
+    /// Threads for sockets.
+    #[serde(default = "two")]
+    pub worker_threads: usize,
     /// Threads that run decoders.
     #[serde(default = "one")]
     pub decode_threads: usize,
@@ -64,6 +69,12 @@ pub struct Config {
     /// Bounds of the listener.
     #[serde(default)]
     pub server: ServerLimits,
+    /// What is logged.
+    #[serde(default)]
+    pub log: Log,
+    /// Where spans go, if anywhere.
+    #[serde(default)]
+    pub otlp: Option<Otlp>,
     /// Bytes of a frame.
     #[serde(default = "sixteen_mib")]
     pub max_body: usize,
@@ -166,6 +177,7 @@ impl Config {
             ("bundles (their number)", self.bundles.len()),
             ("upstream (their number)", self.upstreams.len()),
             ("torch_threads", self.torch_threads.unwrap_or(1)),
+            ("worker_threads", self.worker_threads),
             ("decode_threads", self.decode_threads),
             ("decode_queue", self.decode_queue),
             ("max_batch", self.max_batch),
@@ -215,6 +227,9 @@ fn default_listen() -> SocketAddr {
 }
 fn default_admin() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 7101).into()
+}
+fn two() -> usize {
+    2
 }
 fn one() -> usize {
     1

@@ -42,7 +42,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let settled = memory::settle();
-    log::start();
+    if let Err(error) = log::start(&config.log) {
+        eprintln!("proxy-edge: {error}");
+        return ExitCode::from(BAD_CONFIG);
+    }
     if let Err(error) = settled {
         tracing::warn!(%error, "memory will grow with the number of picture sizes");
     }
@@ -94,6 +97,7 @@ fn describe(config: &Config, stored: &[Stored]) {
 
 fn serve(config: Config, stored: Vec<Stored>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.worker_threads)
         .enable_all()
         .build()?;
     runtime.block_on(run::run(config, stored))?;

@@ -14,19 +14,39 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What each step of a request took.
 #[derive(Debug, Default)]
-pub struct Steps(Vec<(&'static str, Duration)>);
+pub struct Steps {
+    took: Vec<(&'static str, Duration)>,
+    restored: Option<usize>,
+}
+
+impl From<Steps> for Vec<(&'static str, Duration)> {
+    fn from(steps: Steps) -> Self {
+        steps.took
+    }
+}
 
 impl Steps {
     /// Notes a step, for the device and in the metrics.
     pub fn note(&mut self, step: &'static str, took: Duration) {
         metrics::histogram!("sidecod_edge_step_seconds", "step" => step).record(took);
-        self.0.push((step, took));
+        self.took.push((step, took));
+    }
+
+    /// Notes the bytes of a body that was restored from a frame.
+    pub fn note_restored(&mut self, bytes: usize) {
+        self.restored = Some(bytes);
+    }
+
+    /// The bytes of such a body.
+    #[must_use]
+    pub fn restored(&self) -> Option<usize> {
+        self.restored
     }
 
     /// The value of `Server-Timing`: durations in milliseconds.
     fn value(&self) -> String {
         let mut value = String::new();
-        for (step, took) in &self.0 {
+        for (step, took) in &self.took {
             let between = if value.is_empty() { "" } else { ", " };
             // Writing to a string does not fail.
             let _ = write!(value, "{between}{step};dur={:.1}", took.as_secs_f64() * 1e3);

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sidecod_sidecar::admin::{self, Admin};
 use sidecod_sidecar::readiness::{Blocker, Readiness};
 use sidecod_sidecar::shutdown::{self, Shutdown};
-use sidecod_sidecar::{admin, listen, metrics};
+use sidecod_sidecar::{listen, metrics};
 use tokio::net::TcpListener;
 
 use crate::bundles::Stored;
@@ -71,7 +72,13 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
         async move { listen::http2(data, &limits, service, shutdown).await }
     });
     let (last_trigger, last) = Shutdown::new();
-    let admin = tokio::spawn(admin::serve(admin, readiness.clone(), handle, last));
+    let told = Admin {
+        program: "proxy-edge",
+        readiness: readiness.clone(),
+        metrics: handle,
+        more: admin::Router::new(),
+    };
+    let admin = tokio::spawn(admin::serve(admin, told, last));
 
     let life = async {
         edge.open(load(config, stored).await?);

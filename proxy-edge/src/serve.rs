@@ -7,7 +7,9 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use sidecod_sidecar::access::{self, Access, Known, Line};
 use sidecod_sidecar::metrics::Gauged;
+use sidecod_sidecar::otlp::{Spans, TRACEPARENT};
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::upgrade::ASK;
 use sidecod_sidecar::{Body, body};
@@ -26,6 +28,9 @@ use crate::upstream::{Upstream, Upstreams};
 /// The upstream of a request that names none.
 const DEFAULT_UPSTREAM: &str = "default";
 
+/// A body of a device, whose bytes the line of the request tells.
+pub(crate) type DeviceBody = access::Counted<Incoming>;
+
 /// What the data listener serves.
 pub struct Edge {
     config: Config,
@@ -33,6 +38,7 @@ pub struct Edge {
     readiness: Readiness,
     restorer: OnceLock<Restorer>,
     frames: Semaphore,
+    access: Access,
 }
 
 impl Edge {
@@ -43,6 +49,13 @@ impl Edge {
             upstreams: Upstreams::new(&config.upstreams),
             frames: Semaphore::new(config.max_frames),
             restorer: OnceLock::new(),
+            access: Access {
+                level: config.log.access,
+                spans: config
+                    .otlp
+                    .as_ref()
+                    .map(|otlp| Spans::start(otlp, "proxy-edge")),
+            },
             readiness,
             config,
         }
@@ -62,6 +75,14 @@ impl Edge {
             };
         }
         let in_flight = Gauged::new(metrics::gauge!("sidecod_edge_in_flight"));
+        let line = Line::begin(&self.access, &request);
+        let mut request = request.map(|body| line.count(body));
+        if let Some(place) = line.place() {
+            request
+                .headers_mut()
+                .insert(TRACEPARENT, place.traceparent());
+        }
+        let mut steps = Steps::default();
         let (upstream, outcome, answer) = match self.admit(request.headers()) {
             // A name from outside is no label: labels are kept for ever.
             Err(fail) => ("unknown".to_owned(), fail.kind().1, fail.answer()),
@@ -69,7 +90,8 @@ impl Edge {
                 let framed = is_frame(request.headers());
                 let outcome = if framed { "code" } else { "passthrough" };
                 let name = upstream.name.clone();
-                match self.pass_on(upstream, restorer, request, in_flight).await {
+                let passed = self.pass_on(upstream, restorer, request, &mut steps, in_flight);
+                match passed.await {
                     Ok(answer) => (name, outcome, answer),
                     Err(fail) => {
                         tracing::debug!(upstream = name, %fail, "no answer of the model server");
@@ -79,10 +101,16 @@ impl Edge {
             }
         };
         metrics::counter!(
-            "sidecod_edge_requests_total", "upstream" => upstream, "outcome" => outcome
+            "sidecod_edge_requests_total", "upstream" => upstream.clone(), "outcome" => outcome
         )
         .increment(1);
-        answer
+        let known = || Known {
+            route: upstream,
+            outcome,
+            sent: steps.restored(),
+            steps: steps.into(),
+        };
+        line.end(known, answer)
     }
 
     /// Whether the request may enter, and where it goes.
@@ -120,14 +148,14 @@ impl Edge {
         &self,
         upstream: &Upstream,
         restorer: &Restorer,
-        request: Request<Incoming>,
+        request: Request<DeviceBody>,
+        steps: &mut Steps,
         in_flight: Gauged,
     ) -> Result<Response<Body>, Fail> {
         if let Some(protocol) = request.headers().get(ASK) {
             let protocol = protocol.clone();
             return upgrade::answer(upstream, request, protocol, in_flight).await;
         }
-        let mut steps = Steps::default();
         let (mut parts, incoming) = request.into_parts();
         let deadline = Deadline::of(&parts.headers);
         let turn = upstream.turn().await?;
@@ -141,8 +169,9 @@ impl Edge {
                 content_type,
                 json_length,
             } = deadline
-                .half(self.restore(restorer, incoming, &mut steps))
+                .half(self.restore(restorer, incoming, steps))
                 .await?;
+            steps.note_restored(body.len());
             let headers = &mut parts.headers;
             headers.insert(CONTENT_LENGTH, body.len().into());
             headers.remove(CONTENT_TYPE);
@@ -165,13 +194,13 @@ impl Edge {
         let request = Request::from_parts(parts, outgoing);
         let answer = upstream.call(request, deadline.rest()).await?;
         steps.note("upstream", begin.elapsed());
-        Ok(relay::to_device(answer, &steps, (in_flight, turn)))
+        Ok(relay::to_device(answer, steps, (in_flight, turn)))
     }
 
     async fn restore(
         &self,
         restorer: &Restorer,
-        incoming: Incoming,
+        incoming: DeviceBody,
         steps: &mut Steps,
     ) -> Result<Restored, Fail> {
         let cap = self.config.max_body;

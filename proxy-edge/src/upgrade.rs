@@ -4,7 +4,6 @@
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::channel::Channel;
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use sidecod_sidecar::metrics::Gauged;
 use sidecod_sidecar::upgrade::{DONE, IDLE};
@@ -13,12 +12,13 @@ use sidecod_wire::header::PREFIX;
 
 use crate::fail::Fail;
 use crate::relay::{self, Steps};
+use crate::serve::DeviceBody;
 use crate::upstream::Upstream;
 
 /// Asks the model server. An answer other than 101 is relayed like any.
 pub(crate) async fn answer(
     upstream: &Upstream,
-    request: Request<Incoming>,
+    request: Request<DeviceBody>,
     protocol: HeaderValue,
     in_flight: Gauged,
 ) -> Result<Response<Body>, Fail> {

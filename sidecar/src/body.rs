@@ -152,6 +152,8 @@ impl http_body::Body for Relayed {
         if let Some((_, moment)) = &mut self.broken {
             ready!(moment.as_mut().poll(context));
         }
+        // Not every body may be asked again after it has broken.
+        self.body = none();
         Poll::Ready(self.broken.take().map(|(error, _)| Err(error)))
     }
 

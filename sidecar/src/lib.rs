@@ -1,6 +1,7 @@
 //! What both sidecars are, apart from their jobs: a typed configuration, listeners with limits, the
 //! rules of HTTP for intermediaries, an admin port, readiness and an orderly end.
 
+pub mod access;
 pub mod admin;
 pub mod body;
 pub mod config;
@@ -10,10 +11,12 @@ pub mod hop;
 pub mod listen;
 pub mod log;
 pub mod metrics;
+pub mod otlp;
 pub mod own;
 pub mod presence;
 pub mod problem;
 pub mod readiness;
+pub mod request_id;
 pub mod shutdown;
 pub mod tunnel;
 pub mod upgrade;

@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use http_body_util::channel::Sender;
-use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::body::BoxError;
@@ -23,7 +22,7 @@ const PIECE: usize = 16 << 10;
 pub async fn join(
     connection: impl AsyncRead + AsyncWrite + Unpin,
     sender: Sender<Bytes, BoxError>,
-    body: Incoming,
+    body: impl http_body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
     idle: Duration,
 ) -> io::Result<()> {
     let moved = AtomicU64::new(0);

@@ -1,6 +1,7 @@
 //! What codecs cost in bytes and in the answers of a model, ours and those that people use instead.
 
 mod crops;
+mod detect;
 mod ours;
 mod peers;
 mod report;
@@ -19,6 +20,7 @@ pub use report::{Report, print};
 
 use crate::photos;
 use crops::Crop;
+use detect::NanoDet;
 use stats::Sample;
 use teacher::Teacher;
 
@@ -43,6 +45,12 @@ pub struct Options {
     pub peers: Vec<String>,
     /// At most so many crops, evenly spread.
     pub max_crops: Option<usize>,
+    /// Bounds on the longer side that our codecs reduce to, beside none.
+    pub max_sides: Vec<u32>,
+    /// A `NanoDet` whose boxes on whole photos are compared too.
+    pub detector: Option<PathBuf>,
+    /// At most so many photos for the detector, evenly spread.
+    pub max_photos: Option<usize>,
     /// Folder for CSV, JSON and plots.
     pub out: Option<PathBuf>,
 }
@@ -71,6 +79,7 @@ trait Codec {
 /// If photos, teacher, bundles or the peers' Python cannot be used.
 pub fn measure(options: &Options) -> Result<Report> {
     let teacher = Teacher::load(&options.teacher, options.mean, options.std)?;
+    let detector = options.detector.as_deref().map(NanoDet::load).transpose()?;
     let paths = photos::list(&options.data, options.split.as_deref())?;
     let (crops, small) = crops::cut(&paths, teacher.side(), options.max_crops)?;
     if small > 0 {
@@ -81,7 +90,7 @@ pub fn measure(options: &Options) -> Result<Report> {
     } else {
         options.codecs.clone()
     };
-    let ours = ours::open(&bundles)?;
+    let ours = ours::open(&bundles, &options.max_sides)?;
     let names: Vec<String> = ours.iter().map(|codec| codec.name().to_owned()).collect();
     let mut codecs: Vec<Box<dyn Codec>> = ours
         .into_iter()
@@ -94,8 +103,19 @@ pub fn measure(options: &Options) -> Result<Report> {
         !codecs.is_empty(),
         "nothing to measure: no bundle and no peer"
     );
-    let samples = run(&mut codecs, &teacher, &crops)?;
-    let report = Report::new(&codecs, &samples, names, crops.len(), paths.len() - small);
+    let bar = ProgressBar::new((crops.len() * codecs.len()) as u64);
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:40} {pos}/{len} pictures, {eta} left, {msg}",
+    )?);
+    let samples = run(&mut codecs, &teacher, &crops, &bar)?;
+    let mut report = Report::new(&codecs, &samples, names, crops.len(), paths.len() - small);
+    if let Some(detector) = detector {
+        bar.reset();
+        let (all, scene) =
+            detect::measure(&detector, &mut codecs, &paths, options.max_photos, &bar)?;
+        report.detected(all, scene);
+    }
+    bar.finish_and_clear();
     if let Some(folder) = &options.out {
         report.write(folder)?;
         plot(folder)?;
@@ -107,11 +127,8 @@ fn run(
     codecs: &mut [Box<dyn Codec>],
     teacher: &Teacher,
     crops: &[Crop],
+    bar: &ProgressBar,
 ) -> Result<Vec<Vec<Sample>>> {
-    let bar = ProgressBar::new((crops.len() * codecs.len()) as u64);
-    bar.set_style(ProgressStyle::with_template(
-        "{bar:40} {pos}/{len} pictures, {eta} left, {msg}",
-    )?);
     let mut samples: Vec<Vec<Sample>> = codecs.iter().map(|_| Vec::new()).collect();
     for chunk in crops.chunks(CHUNK) {
         let originals: Vec<&RgbImage> = chunk.iter().map(|crop| &crop.pixels).collect();
@@ -141,8 +158,30 @@ fn run(
             bar.inc(chunk.len() as u64);
         }
     }
-    bar.finish_and_clear();
     Ok(samples)
+}
+
+/// What a model says of each picture, worked out on all cores.
+fn parallel<T: Send>(
+    pictures: &[&RgbImage],
+    model: impl Fn(&RgbImage) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = pictures.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = pictures
+            .chunks(share)
+            .map(|part| scope.spawn(|| part.iter().map(|picture| model(picture)).collect()))
+            .collect();
+        let mut all = Vec::with_capacity(pictures.len());
+        for part in parts {
+            let answers: Result<Vec<T>> = part
+                .join()
+                .map_err(|_| anyhow::anyhow!("the model panicked"))?;
+            all.extend(answers?);
+        }
+        Ok(all)
+    })
 }
 
 /// Peak signal-to-noise ratio in dB, at most 100.

@@ -16,6 +16,7 @@ use sidecod_edge::decode::{self, Decoded};
 use sidecod_wire::entropy;
 use sidecod_wire::frame::Frame;
 use sidecod_wire::limits::Limits;
+use sidecod_wire::media::{self, Color, Picture};
 use sidecod_wire::slot::Request;
 
 use super::{Codec, Coded};
@@ -24,11 +25,12 @@ use crate::stack::workspace;
 /// Times that a picture is coded; the shortest counts.
 const REPEAT: usize = 3;
 
-/// One bundle at one quality.
+/// One bundle at one quality and one bound on the longer side.
 pub struct Ours {
     name: String,
     label: String,
     quality: usize,
+    max_side: u32,
     encoder: Arc<encode::Codec>,
     codec: Arc<decode::Codec>,
     pool: Arc<Pool>,
@@ -46,8 +48,8 @@ pub fn shipped() -> Result<Vec<PathBuf>> {
     Ok(bundles)
 }
 
-/// Opens bundles at every quality.
-pub fn open(folders: &[PathBuf]) -> Result<Vec<Ours>> {
+/// Opens bundles at every quality, without a bound on the longer side and with each of `max_sides`.
+pub fn open(folders: &[PathBuf], max_sides: &[u32]) -> Result<Vec<Ours>> {
     let engine = Engine::start(Device::Auto, 1, 1)?;
     let mut all = Vec::new();
     for (folder, stored) in folders.iter().zip(bundles::read_all(folders)?) {
@@ -72,15 +74,21 @@ pub fn open(folders: &[PathBuf]) -> Result<Vec<Ours>> {
         }
         let pool = Arc::new(pool);
         let manifest = &codec.bundle.manifest;
-        for (quality, listed) in manifest.qualities.iter().enumerate() {
-            all.push(Ours {
-                name: manifest.name.clone(),
-                label: listed.name.clone(),
-                quality,
-                encoder: encoder.clone(),
-                codec: codec.clone(),
-                pool: pool.clone(),
-            });
+        for max_side in std::iter::once(0).chain(max_sides.iter().copied()) {
+            for (quality, listed) in manifest.qualities.iter().enumerate() {
+                all.push(Ours {
+                    name: match max_side {
+                        0 => manifest.name.clone(),
+                        bound => format!("{}@{bound}", manifest.name),
+                    },
+                    label: listed.name.clone(),
+                    quality,
+                    max_side,
+                    encoder: encoder.clone(),
+                    codec: codec.clone(),
+                    pool: pool.clone(),
+                });
+            }
         }
     }
     Ok(all)
@@ -110,6 +118,21 @@ impl Ours {
     }
 }
 
+impl Ours {
+    /// Pixels at the picture's own size.
+    fn restored(&self, decoded: Decoded, width: u32, height: u32) -> Vec<u8> {
+        let (coded_width, coded_height) = media::coded_size(width, height, self.max_side);
+        let picture = Picture {
+            width: coded_width,
+            height: coded_height,
+            color: Color::Rgb,
+            orientation: 1,
+            rgb: decoded.rgb,
+        };
+        picture.resized(width, height).rgb
+    }
+}
+
 impl Codec for Ours {
     fn name(&self) -> &str {
         &self.name
@@ -136,6 +159,7 @@ impl Codec for Ours {
         };
         let coding = Coding {
             quality: self.quality,
+            max_side: self.max_side,
             ..Coding::default()
         };
         let (mut encode, mut decode) = (Duration::MAX, Duration::MAX);
@@ -147,8 +171,9 @@ impl Codec for Ours {
             encode = encode.min(took.map(|(_, took)| *took).sum());
             let begin = Instant::now();
             let decoded = self.decode(&coded.frame)?;
+            let rgb = self.restored(decoded, width, height);
             decode = decode.min(begin.elapsed());
-            result = Some((coded.frame.len(), decoded.rgb));
+            result = Some((coded.frame.len(), rgb));
         }
         let (bytes, rgb) = result.context("coded at least once")?;
         Ok(Coded {

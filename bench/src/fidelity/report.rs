@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::Codec;
+use super::detect::{Detection, Scene};
 use super::stats::{Bootstrap, Point, Sample, Sums, Target, bytes_at, mean, percentile};
 
 const ROUNDS: usize = 300;
@@ -31,6 +32,8 @@ pub struct Report {
     pub ratio: BTreeMap<&'static str, BTreeMap<String, Option<Against>>>,
     /// Names of the codecs that are bundles.
     pub bundles: Vec<String>,
+    /// What the detector saw in the uncompressed photos; null without one.
+    pub scene: Option<Scene>,
     /// Crops.
     pub crops: usize,
     /// Photos that they are of.
@@ -79,6 +82,8 @@ pub struct Row {
     pub encode_ms: f64,
     /// Mean milliseconds to decode, on one core.
     pub decode_ms: f64,
+    /// The detector's boxes on whole photos; null without a detector.
+    pub detection: Option<Detection>,
 }
 
 impl Report {
@@ -111,6 +116,7 @@ impl Report {
                 psnr: mean(samples, |sample| sample.psnr),
                 encode_ms: mean(samples, |sample| sample.encode_ms),
                 decode_ms: mean(samples, |sample| sample.decode_ms),
+                detection: None,
             });
             curves
                 .entry(codec.name().to_owned())
@@ -175,6 +181,7 @@ impl Report {
             bytes_at_ci: intervals,
             ratio: ratios,
             bundles,
+            scene: None,
             crops,
             photos,
             machine: machine(),
@@ -182,16 +189,25 @@ impl Report {
         }
     }
 
+    /// Adds what the detector made of each codec's photos.
+    pub(super) fn detected(&mut self, all: Vec<Detection>, scene: Scene) {
+        for (row, detection) in self.codecs.iter_mut().zip(all) {
+            row.detection = Some(detection);
+        }
+        self.scene = Some(scene);
+    }
+
     /// Writes fidelity.json and fidelity.csv.
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
         let mut csv = String::from(
-            "codec,quality,bytes_mean,bytes_p95,agreement,top5,kl,psnr,encode_ms,decode_ms\n",
+            "codec,quality,bytes_mean,bytes_p95,agreement,top5,kl,psnr,encode_ms,decode_ms,\
+             photo_bytes_mean,map_50,map_50_95,photo_encode_ms\n",
         );
         for row in &self.codecs {
             // Writing to a string does not fail.
-            let _ = writeln!(
+            let _ = write!(
                 csv,
                 "{},{},{:.1},{:.0},{:.4},{:.4},{:.5},{:.3},{:.3},{:.3}",
                 row.name,
@@ -205,6 +221,14 @@ impl Report {
                 row.encode_ms,
                 row.decode_ms
             );
+            let _ = match &row.detection {
+                Some(d) => writeln!(
+                    csv,
+                    ",{:.1},{:.4},{:.4},{:.3}",
+                    d.bytes_mean, d.map_50, d.map_50_95, d.encode_ms
+                ),
+                None => writeln!(csv, ",,,,"),
+            };
         }
         for (name, text) in [
             ("fidelity.csv", csv),
@@ -224,11 +248,19 @@ pub fn print(report: &Report) {
         "{} crops of {} photos, {}, {}\n",
         report.crops, report.photos, report.machine, report.date
     );
-    println!(
+    if let Some(scene) = &report.scene {
+        println!(
+            "detector: {} whole photos, {} boxes of {} classes in them uncompressed\n",
+            scene.photos, scene.boxes, scene.classes
+        );
+    }
+    print!(
         "codec        quality    bytes     p95  agreement   top5      KL   PSNR  encode  decode"
     );
+    let detected = "   photo bytes  mAP 0.5  mAP 0.5:0.95  encode";
+    println!("{}", report.scene.as_ref().map_or("", |_| detected));
     for row in &report.codecs {
-        println!(
+        print!(
             "{:<12} {:<7} {:>8.0} {:>7.0} {:>10.3} {:>6.3} {:>7.4} {:>6.2} {:>7.2} {:>7.2}",
             row.name,
             row.quality,
@@ -241,6 +273,13 @@ pub fn print(report: &Report) {
             row.encode_ms,
             row.decode_ms
         );
+        match &row.detection {
+            Some(d) => println!(
+                "   {:>11.0} {:>8.3} {:>13.3} {:>7.2}",
+                d.bytes_mean, d.map_50, d.map_50_95, d.encode_ms
+            ),
+            None => println!(),
+        }
     }
     for (key, title, _) in TARGETS {
         println!("\nbytes at {title}, and the middle 95 %");

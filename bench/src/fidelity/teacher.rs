@@ -8,6 +8,8 @@ use image::RgbImage;
 use sidecod_model_server::model;
 use tract_onnx::prelude::*;
 
+use super::parallel;
+
 /// An ONNX classifier with one input of `[1, 3, side, side]`.
 pub struct Teacher {
     plan: Arc<TypedRunnableModel>,
@@ -52,24 +54,7 @@ impl Teacher {
     /// # Errors
     /// If the model fails.
     pub fn answers(&self, pictures: &[&RgbImage]) -> Result<Vec<Answer>> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let share = pictures.len().div_ceil(threads).max(1);
-        std::thread::scope(|scope| {
-            let parts: Vec<_> = pictures
-                .chunks(share)
-                .map(|part| {
-                    scope.spawn(move || part.iter().map(|picture| self.answer(picture)).collect())
-                })
-                .collect();
-            let mut all = Vec::with_capacity(pictures.len());
-            for part in parts {
-                let answers: Result<Vec<Answer>> = part
-                    .join()
-                    .map_err(|_| anyhow::anyhow!("the teacher panicked"))?;
-                all.extend(answers?);
-            }
-            Ok(all)
-        })
+        parallel(pictures, |picture| self.answer(picture))
     }
 
     fn answer(&self, picture: &RgbImage) -> Result<Answer> {

@@ -178,6 +178,8 @@ async fn sidecars(server: u16) -> Result<Chain> {
     arguments.extend(set("admin", "\"127.0.0.1:0\""));
     let upstream = format!("[{{name=\"default\",url=\"http://127.0.0.1:{server}\"}}]");
     arguments.extend(set("upstream", &upstream));
+    // One, as the other chains have.
+    arguments.extend(set("worker_threads", "1"));
     let edge = Program::start("proxy-edge", &arguments)?;
     let mut arguments = vec!["--config".to_owned(), config_of("proxy-device.toml")];
     arguments.extend(set("listen.reverse", "[\"127.0.0.1:0\"]"));
@@ -189,6 +191,7 @@ async fn sidecars(server: u16) -> Result<Chain> {
     arguments.extend(set("direct", &format!("\"http://127.0.0.1:{server}\"")));
     // Nothing is coded.
     arguments.extend(set("route", "[]"));
+    arguments.extend(set("worker_threads", "1"));
     let device = Program::start("proxy-device", &arguments)?;
     ready(&format!("http://{}/ready", edge.address("admin"))).await?;
     Ok(Chain {

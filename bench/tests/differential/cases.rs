@@ -169,6 +169,7 @@ fn odd() -> Vec<Case> {
         "TE: gzip\r\nConnection: TE\r\n",
         "TE: trailers, deflate;q=0.5\r\nConnection: TE\r\n",
         "Connection: close\r\n",
+        "X-Request-Id: mine-1\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\ntracestate: a=b\r\n",
         "Max-Forwards: 0\r\nX_under: 1\r\n9: 9\r\n!#$%&'*+-.^`|~: x\r\n",
         "Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nConnection: Upgrade, HTTP2-Settings\r\n",
         "Upgrade: websocket\r\n",

@@ -1,6 +1,8 @@
-//! The admin port: `/metrics` for Prometheus, `/live`, and `/ready` with what is waited for.
+//! The admin port: a page for people, `/metrics` for Prometheus, `/live`, and `/ready` with what is
+//! waited for.
 
-use axum::Router;
+mod page;
+
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
@@ -11,17 +13,32 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tower::ServiceExt;
 
+pub use axum::Router;
+
 use crate::listen::{self, ServerLimits};
 use crate::readiness::Readiness;
 use crate::shutdown::Shutdown;
 
+/// What an admin port tells.
+pub struct Admin {
+    /// The program's name, for the page.
+    pub program: &'static str,
+    /// What `/ready` tells.
+    pub readiness: Readiness,
+    /// What `/metrics` tells.
+    pub metrics: PrometheusHandle,
+    /// What the program has beside these.
+    pub more: Router,
+}
+
 /// Serves the admin port until `shutdown`.
-pub async fn serve(
-    listener: TcpListener,
-    readiness: Readiness,
-    metrics: PrometheusHandle,
-    shutdown: Shutdown,
-) {
+pub async fn serve(listener: TcpListener, admin: Admin, shutdown: Shutdown) {
+    let Admin {
+        program,
+        readiness,
+        metrics,
+        more,
+    } = admin;
     let ready = move || async move {
         let blockers = readiness.blockers();
         if blockers.is_empty() {
@@ -33,7 +50,8 @@ pub async fn serve(
             )
         }
     };
-    let router = Router::new()
+    let router = more
+        .route("/", get(async move || page::answer(program)))
         .route("/metrics", get(async move || metrics.render()))
         .route("/live", get(async || "live\n"))
         .route("/ready", get(ready));
@@ -63,7 +81,13 @@ mod tests {
         let (_trigger, shutdown) = Shutdown::new();
         let readiness = Readiness::default();
         let metrics = PrometheusBuilder::new().build_recorder().handle();
-        tokio::spawn(serve(listener, readiness.clone(), metrics, shutdown));
+        let admin = Admin {
+            program: "proxy-device",
+            readiness: readiness.clone(),
+            metrics,
+            more: Router::new(),
+        };
+        tokio::spawn(serve(listener, admin, shutdown));
         let get = async |path: &str| {
             let mut stream = TcpStream::connect(address).await.unwrap();
             let request = format!("GET {path} HTTP/1.0\r\n\r\n");
@@ -82,6 +106,7 @@ mod tests {
         drop(blocker);
         assert!(get("/ready").await.contains("200"));
         assert!(get("/metrics").await.contains("200"));
+        assert!(get("/").await.contains("<title>proxy-device</title>"));
         assert!(get("/other").await.contains("404"));
     }
 }
