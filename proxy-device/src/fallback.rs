@@ -239,7 +239,7 @@ pub(crate) async fn ask(
     limit: Duration,
 ) -> Option<Response<Body>> {
     let (outcome, request) = match coded {
-        Some(coded) => (Outcome::Code, framed(parts, coded.frame)),
+        Some(coded) => (Outcome::Code, framed(parts, coded.frame.into())),
         None => (Outcome::Passthrough, original(parts, body)),
     };
     match edge(app, destination, outcome, request, limit, false).await {
