@@ -8,14 +8,18 @@ export LIBTORCH_USE_PYTORCH := 1
 unexport LIBTORCH
 endif
 
-.PHONY: help setup build demo test page peers lint clean
+.PHONY: help setup build points demo test page peers docker deb kubernetes lint clean
 
 help:
 	@echo 'make demo    a photo through both sidecars and sent directly, side by side (PHOTO=path for your own)'
 	@echo 'make test    all tests but the next'
 	@echo 'make page    the admin pages in Chromium (Debian package chromium), screenshots in target/page'
 	@echo 'make peers   real model servers and clients through both sidecars (as root; 300 MB to download, 1.8 GB on disk)'
+	@echo 'make docker  the images, built and driven with curl; no request lost while the edge restarts (as root)'
+	@echo 'make deb     the Debian package of proxy-device, in target/debian'
+	@echo 'make kubernetes  the example in docker/kubernetes checked, without a cluster'
 	@echo 'make lint    formatting, clippy, licences and versions of the dependencies'
+	@echo 'make points  parts of the example model for device and edge, in target/points (wants PyTorch)'
 	@echo 'make build   the programs, in target/release'
 	@echo 'make setup   libtorch for the CPU, in .libtorch (135 MB to download, 500 MB on disk)'
 	@echo 'make clean   remove what was built; libtorch stays'
@@ -28,10 +32,17 @@ setup:
 build: setup
 	cargo build --release --workspace --all-targets
 
+# The points of the model server's model: heads and tails are cut out of it, feature codecs unpacked.
+points:
+	@python=$$(PYTHON='$(PYTHON)' scripts/train_env) && PYTHONPATH=onnx "$$python" -m sidecod_train split \
+		--model examples/model-server/model/efficientnet-lite0.onnx \
+		--interface onnx/points/efficientnet-lite0/interface.toml \
+		--points onnx/points/efficientnet-lite0 --out target/points
+
 demo: build
 	@scripts/demo.sh $(if $(PHOTO),'$(PHOTO)')
 
-test: build
+test: build points
 	cargo test --release --workspace
 	$(PYTHON) -m unittest discover -s scripts/tests
 	python=$$(PYTHON='$(PYTHON)' scripts/train_env) && PYTHONPATH=onnx "$$python" -m unittest discover -s onnx/tests
@@ -43,6 +54,18 @@ page: build
 # Not part of test: it downloads the packages of the peers, and wants root for a network namespace.
 peers: build
 	$(PYTHON) scripts/peers --table
+
+# With what is in target/release; docker/check.sh --compile compiles in the images' build stage.
+docker: build
+	docker/check.sh
+
+deb: build
+	scripts/deb.sh
+
+kubernetes: build
+	$(PYTHON) -m pip install --quiet --upgrade --target .venvs/kubernetes -r docker/kubernetes/requirements.txt
+	PYTHONPATH=.venvs/kubernetes PROXY_EDGE=target/release/proxy-edge PROXY_DEVICE=target/release/proxy-device \
+		$(PYTHON) docker/kubernetes/check.py
 
 lint: setup
 	cargo fmt --all --check

@@ -3,6 +3,7 @@
 pub mod chaos;
 pub mod client;
 pub mod fidelity;
+pub mod latency;
 pub mod load;
 pub mod netns;
 pub mod offload;

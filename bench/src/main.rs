@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
-use sidecod_bench::{chaos, fidelity, load, offload, overhead, photos};
+use sidecod_bench::{chaos, fidelity, latency, load, offload, overhead, photos};
 
 /// Measures Sidecod on real photos, with the programs that stand beside this one.
 #[derive(Parser)]
@@ -100,6 +100,55 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Latency over links of several bandwidths: every option, the plan, and no Sidecod, in one run.
+    /// Needs root, iproute2 and python3.
+    Latency {
+        /// Folder of photos.
+        #[arg(long, default_value = "examples/photos")]
+        data: PathBuf,
+        /// Requests of each method on each link.
+        #[arg(long, default_value_t = 12)]
+        requests: usize,
+        /// Folder with proxy-device.profile.json and proxy-edge.profile.json of this machine.
+        #[arg(long)]
+        profiles: Option<PathBuf>,
+        /// Options of the route, with commas between.
+        #[arg(long, value_delimiter = ',')]
+        options: Vec<String>,
+        /// Write latency.csv, .json and plots into this folder.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Print one JSON object in place of the tables.
+        #[arg(long)]
+        json: bool,
+        /// The namespaces, near to far; without them they are made.
+        #[arg(long, hide = true)]
+        inside: Option<String>,
+    },
+    /// Bytes, answers and times of the points at which a model is cut (`make points`), and of its input.
+    Points {
+        /// Folder of photos.
+        #[arg(long)]
+        data: PathBuf,
+        /// Only this split of the folder's index.csv.
+        #[arg(long)]
+        split: Option<String>,
+        /// Folder of the points.
+        #[arg(long, default_value = "target/points")]
+        points: PathBuf,
+        /// A bundle for the input, several times for several.
+        #[arg(long, default_value = "onnx/codecs/photo")]
+        codec: Vec<PathBuf>,
+        /// At most so many crops, evenly spread over all.
+        #[arg(long)]
+        max_crops: Option<usize>,
+        /// Megabits a second of the link.
+        #[arg(long, default_value_t = 1.0)]
+        mbit: f64,
+        /// Print one JSON object in place of the table.
+        #[arg(long)]
+        json: bool,
+    },
     /// Requests a second, latency, CPU and memory of passing through both sidecars, beside chains of
     /// two nginx and of two haproxy. Needs nginx, haproxy and wrk.
     Overhead {
@@ -151,6 +200,54 @@ fn main() -> Result<()> {
                 println!("{}", serde_json::to_string(&report)?);
             } else {
                 fidelity::print(&report);
+            }
+        }
+        Command::Latency { inside: None, .. } => latency::start()?,
+        Command::Latency {
+            data,
+            requests,
+            profiles,
+            options,
+            out,
+            json,
+            inside: Some(inside),
+        } => {
+            let options = latency::Options {
+                data,
+                requests,
+                profiles,
+                options,
+                out,
+            };
+            let measuring = latency::measure(&options, &inside);
+            let report = tokio::runtime::Runtime::new()?.block_on(measuring)?;
+            if json {
+                println!("{}", serde_json::to_string(&report)?);
+            } else {
+                latency::print(&report);
+            }
+        }
+        Command::Points {
+            data,
+            split,
+            points,
+            codec,
+            max_crops,
+            mbit,
+            json,
+        } => {
+            let rows = fidelity::points::measure(&fidelity::points::Options {
+                data,
+                split,
+                points,
+                codecs: codec,
+                max_crops,
+                mbit,
+            })?;
+            if json {
+                println!("{}", serde_json::json!({ "points": rows }));
+            } else {
+                fidelity::points::print(&rows, mbit);
             }
         }
         Command::Overhead {

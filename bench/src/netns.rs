@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 /// A network namespace; it is gone, with its links, when this is dropped.
 pub struct Namespace {
     name: String,
+    /// Whether it goes with this value.
+    made: bool,
 }
 
 impl Namespace {
@@ -19,9 +21,24 @@ impl Namespace {
         let name = format!("sidecod-{role}-{}", std::process::id());
         ip(&["netns", "add", &name])
             .context("network namespaces cannot be made here: run as root, with iproute2")?;
-        let namespace = Self { name };
+        let namespace = Self { name, made: true };
         namespace.ip(&["link", "set", "lo", "up"])?;
         Ok(namespace)
+    }
+
+    /// A namespace that somebody else has made and takes away.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            made: false,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Links two namespaces: `a` gets `addresses.0` (with prefix lengths) on an interface named after
@@ -116,7 +133,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = ip(&["netns", "del", &self.name]);
+        if self.made {
+            let _ = ip(&["netns", "del", &self.name]);
+        }
     }
 }
 

@@ -43,7 +43,15 @@ impl Program {
         Self::start_as(name, command, arguments)
     }
 
-    fn start_as(name: &'static str, mut command: Command, arguments: &[String]) -> Result<Self> {
+    /// The same by a command that names the program, and may say where its log goes.
+    ///
+    /// # Errors
+    /// As [`Program::start`].
+    pub fn start_as(
+        name: &'static str,
+        mut command: Command,
+        arguments: &[String],
+    ) -> Result<Self> {
         let mut child = command
             .args(arguments)
             .current_dir(workspace())

@@ -6,13 +6,18 @@ from pathlib import Path
 
 from . import config as configuration
 from . import data, export
+from .points.__main__ import main as split
+from .points.cut import CutError
 from .teacher import GraphError, Teacher
 from .train import Trainer
 from .warm import StartError
 
 
 def main(arguments=None):
-    """Trains and exports; returns the manifest."""
+    """Trains and exports; returns the manifest. `split` as the first argument: see `points`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["split"]:
+        return split(arguments[1:])
     parser = argparse.ArgumentParser(prog="sidecod_train", description=__doc__)
     parser.add_argument("--config", required=True, help="TOML file, see configs/")
     parser.add_argument("--data", help="folder of photos, with index.csv or without")
@@ -53,6 +58,8 @@ def main(arguments=None):
 if __name__ == "__main__":
     try:
         main()
-    except (configuration.ConfigError, data.DataError, GraphError, StartError, FileNotFoundError) as error:
+    except (
+        configuration.ConfigError, data.DataError, CutError, GraphError, StartError, FileNotFoundError
+    ) as error:
         print(f"sidecod_train: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,12 +1,14 @@
 //! The device sidecar as a whole: what its parts share, and its start and end.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
+use axum::Json;
+use axum::extract::State;
+use axum::routing::get;
 use http::uri::Authority;
 use http::{HeaderValue, Version};
 use sidecod_sidecar::access::Access;
@@ -19,15 +21,20 @@ use sidecod_sidecar::own::Own;
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::shutdown::{Shutdown, asked_to_end, unless_asked_again};
 use sidecod_sidecar::upstream::{BaseUrl, Upstream};
+use sidecod_wire::limits::Limits;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::retry::budget::TpsBudget;
 
-use crate::config::{Config, Route};
-use crate::encode::{Codec, Coding, Pool};
+use crate::bundle::{Active, Cache, InUse, Keeper};
+use crate::config::{self, Config, Route};
+use crate::encode::{Codec, Pool};
 use crate::ingress::destination::{Destination, Listed};
 use crate::ingress::{Ingress, Way};
 use crate::link::Link;
+use crate::plan;
+use crate::plan::report::Report;
+use crate::reload::{self, Chores, Current, Source};
 use crate::trial::{self, Trials};
 
 /// Time over which requests that are sent again are counted.
@@ -36,9 +43,12 @@ const RETRY_WINDOW: Duration = Duration::from_secs(10);
 /// What all requests share.
 pub struct App {
     pub(crate) routes: Vec<Route>,
-    codings: HashMap<String, Arc<Coding>>,
-    pub(crate) codec: Arc<Codec>,
+    pub(crate) bundle: InUse,
+    codec: config::Codec,
+    limits: Limits,
     pub(crate) pool: Pool,
+    /// How routes with several options choose.
+    pub(crate) plan: plan::Settings,
     pub(crate) trials: Trials,
     pub(crate) link: Link,
     /// What is left of the requests that may be sent again.
@@ -68,13 +78,48 @@ pub struct Ways {
 }
 
 impl App {
-    /// Builds the parts, and begins to connect to the edges. Call it inside a runtime.
+    /// Builds the parts, and begins to connect to the edges: call it inside a runtime. A bundle is in
+    /// use only if it is a local one.
     ///
     /// # Errors
-    /// If the bundle cannot be opened, a route names a quality that it has not, or no thread starts.
+    /// If a local bundle cannot be opened, a route names a quality that it has not, or no thread starts.
     pub fn new(config: &Config) -> Result<Self> {
-        let (codec, codings) = open(config)?;
-        let own = Own::default();
+        let access = Access {
+            level: config.log.access,
+            spans: config
+                .otlp
+                .as_ref()
+                .map(|otlp| Spans::start(otlp, "proxy-device")),
+        };
+        Self::build(config, Own::default(), access, None)
+    }
+
+    /// The same for another configuration. What is known of this process' addresses stays, and a
+    /// fetched bundle stays in use.
+    ///
+    /// # Errors
+    /// As [`App::new`].
+    pub fn again(&self, config: &Config) -> Result<Self> {
+        let fetched = self
+            .bundle
+            .get()
+            .filter(|_| config.codec == self.codec && config.limits == self.limits);
+        Self::build(config, self.own.clone(), self.access.clone(), fetched)
+    }
+
+    fn build(
+        config: &Config,
+        own: Own,
+        access: Access,
+        fetched: Option<Arc<Active>>,
+    ) -> Result<Self> {
+        let bundle = InUse::default();
+        let plan = plan::Settings::new(config)?;
+        if let Some(folder) = &config.codec.bundle {
+            bundle.set(open(folder, config, &plan)?);
+        } else if let Some(fetched) = fetched {
+            bundle.set(Active::new(&fetched.codec, &config.routes, &plan).0);
+        }
         let connect_timeout = Duration::from_millis(config.edge.connect_timeout_ms);
         let connector = Connector::new(connect_timeout, own.clone());
         let direct = config.direct.clone();
@@ -85,8 +130,10 @@ impl App {
         };
         Ok(Self {
             routes: config.routes.clone(),
-            codings,
-            codec: Arc::new(codec),
+            bundle,
+            plan,
+            codec: config.codec.clone(),
+            limits: config.limits.clone(),
             pool: Pool::start("encode", config.codec.threads, config.codec.queue)?,
             retries: TpsBudget::new(
                 RETRY_WINDOW,
@@ -110,13 +157,7 @@ impl App {
             held: Arc::new(Semaphore::new(config.max_held_mib << 10)),
             body_timeout: Duration::from_millis(config.body_timeout_ms),
             keep_server_timing: config.keep_server_timing,
-            access: Access {
-                level: config.log.access,
-                spans: config
-                    .otlp
-                    .as_ref()
-                    .map(|otlp| Spans::start(otlp, "proxy-device")),
-            },
+            access,
         })
     }
 
@@ -125,34 +166,37 @@ impl App {
         self.own.listens(address);
     }
 
-    /// How a route's inputs are coded; every route has an entry.
-    pub(crate) fn coding(&self, route: &Route) -> Option<Arc<Coding>> {
-        self.codings.get(&route.name).cloned()
+    /// What gets the edge's bundle, where no local one is named.
+    pub(crate) fn keeper(&self, config: &Config) -> Option<Keeper> {
+        let codec = &config.codec;
+        codec.bundle.is_none().then(|| Keeper {
+            name: codec.name.clone(),
+            cache: Cache::find(codec.cache.as_deref()),
+            limits: config.limits.clone(),
+            routes: config.routes.clone(),
+            plan: self.plan.clone(),
+        })
     }
 }
 
-/// Opens the bundle and checks the routes against it.
+/// Opens the bundle in a folder and checks the routes against it.
 ///
 /// # Errors
 /// If a file is missing or damaged, or a route names a quality that the bundle has not.
-pub fn open(config: &Config) -> Result<(Codec, HashMap<String, Arc<Coding>>)> {
-    let folder: &Path = &config.codec.bundle;
+pub fn open(folder: &Path, config: &Config, plan: &plan::Settings) -> Result<Active> {
     let codec = Codec::open(folder, config.limits.clone()).context("codec.bundle")?;
-    let manifest = &codec.bundle().manifest;
-    let codings = config.routes.iter().map(|route| {
-        let coding = route.coding(manifest);
-        let coding = coding.map_err(|(key, fault)| anyhow!("route {}: {key}: {fault}", route.name));
-        Ok((route.name.clone(), Arc::new(coding?)))
-    });
-    let codings = codings.collect::<Result<_>>()?;
-    Ok((codec, codings))
+    let (active, faults) = Active::new(&Arc::new(codec), &config.routes, plan);
+    match faults.into_iter().next() {
+        None => Ok(active),
+        Some(fault) => bail!(fault),
+    }
 }
 
 /// Runs the sidecar until it is asked to end.
 ///
 /// # Errors
 /// If it cannot start.
-pub async fn run(config: Config) -> Result<()> {
+pub async fn run(source: Source, config: Config) -> Result<()> {
     let metrics = metrics::install()?;
     let readiness = Readiness::default();
     let starting = readiness.block("codec");
@@ -166,14 +210,18 @@ pub async fn run(config: Config) -> Result<()> {
     }
     let (trigger, shutdown) = Shutdown::new();
     let (last_trigger, last) = Shutdown::new();
+    let current = Current::from(app.clone());
+    let pages = axum::Router::new()
+        .route("/plan", get(plan_page))
+        .with_state(current.clone());
     let told = Admin {
         program: "proxy-device",
         readiness: readiness.clone(),
         metrics,
-        more: trial::report::router(app.clone()),
+        more: trial::report::router(current.clone()).merge(pages),
     };
     let admin = tokio::spawn(admin::serve(admin, told, last));
-    let ingress = Ingress::new(app.clone(), Http::new(&config.server), shutdown);
+    let ingress = Ingress::new(current.clone(), Http::new(&config.server), shutdown);
     let connections = Connections::new(&config.server);
     let serving: Vec<_> = listeners
         .into_iter()
@@ -181,17 +229,15 @@ pub async fn run(config: Config) -> Result<()> {
             tokio::spawn(ingress.clone().serve(way, listener, connections.clone()))
         })
         .collect();
-    if !config.listen.transparent.is_empty() {
-        let finding = readiness.block("addresses of the destinations");
-        tokio::spawn(async move {
-            app.listed.look_up().await;
-            drop(finding);
-            app.listed.keep_up().await;
-        });
-    }
+    let chores = Chores::start(&app, &config, &readiness);
+    // It is to end when a reload has put another in its place.
+    drop(app);
     drop(starting);
 
-    asked_to_end().await?;
+    tokio::select! {
+        asked = asked_to_end() => asked?,
+        ended = reload::keep(source, config, current, chores, readiness.clone()) => ended?,
+    }
     tracing::info!("draining");
     let _draining = readiness.block("draining");
     trigger.fire();
@@ -207,6 +253,12 @@ pub async fn run(config: Config) -> Result<()> {
     last_trigger.fire();
     admin.await?;
     Ok(())
+}
+
+/// What the plan tells; null while there is no bundle.
+async fn plan_page(State(current): State<Current>) -> Json<Option<Report>> {
+    let active = current.get().bundle.get();
+    Json(active.map(|active| active.planner.report()))
 }
 
 /// Binds the listeners of apps.

@@ -1,6 +1,7 @@
 //! The device sidecar's configuration.
 
 mod coding;
+mod plan;
 mod trust;
 mod urls;
 
@@ -14,15 +15,18 @@ use sidecod_sidecar::config::{self, ConfigError};
 use sidecod_sidecar::listen::ServerLimits;
 use sidecod_sidecar::log::Log;
 use sidecod_sidecar::otlp::Otlp;
+use sidecod_sidecar::tls::ClientTls;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::limits::Limits;
 use sidecod_wire::slot::Preset;
 
 pub use coding::{LayoutName, Render, Tensor};
+pub use plan::{Measured, Named, Plan};
 pub use trust::Mode;
 pub use urls::Urls;
 
 use crate::ingress::destination::HostPort;
+use crate::plan::option::Fidelity;
 use crate::trial::compare::Preset as Compare;
 
 /// Variables of the environment that start with this and two underscores set keys.
@@ -42,6 +46,7 @@ pub struct Config {
     /// The edge sidecar.
     pub edge: Edge,
     /// How inputs are encoded.
+    #[serde(default)]
     pub codec: Codec,
     /// The model servers that may be reached through the edge, for the ways in on which requests say
     /// themselves where they go.
@@ -50,6 +55,9 @@ pub struct Config {
     /// Which requests are offloaded; the first that matches counts.
     #[serde(default, rename = "route")]
     pub routes: Vec<Route>,
+    /// How routes with several options choose.
+    #[serde(default)]
+    pub plan: Plan,
     /// Bounds on what an input may be.
     #[serde(default)]
     pub limits: Limits,
@@ -123,9 +131,13 @@ pub struct Destination {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Edge {
-    /// Base URL, `http://host:port`, or a list of them. All addresses of each name are used.
+    /// Base URL, `https://host:port`, or `http://host:port` with `plaintext`, or a list of them. All
+    /// addresses of each name are used.
     pub url: Urls,
-    /// Must be true: nothing on the link is encrypted, and that has to be meant.
+    /// Whom this device trusts, and what it shows, with an https URL.
+    #[serde(default)]
+    pub tls: Option<ClientTls>,
+    /// True with an http URL: nothing on the link is encrypted, and that has to be meant.
     #[serde(default)]
     pub plaintext: bool,
     /// What admits this device to the edge.
@@ -167,17 +179,37 @@ impl std::fmt::Debug for Token {
 }
 
 /// The codec and the threads that run it.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Codec {
-    /// Folder of the bundle.
-    pub bundle: PathBuf,
+    /// Folder of the bundle; without it the edge's own is fetched and kept in `cache`.
+    pub bundle: Option<PathBuf>,
+    /// Name of the edge's codec that is fetched; the first that it has where none is named.
+    pub name: Option<String>,
+    /// Folder of fetched bundles; that of the system or of the user for caches where none is named.
+    pub cache: Option<PathBuf>,
+    /// Folders of bundles for features, with the part of a model that runs here before them.
+    pub heads: Vec<PathBuf>,
+    /// Folder of a model that runs here as a whole.
+    pub local: Option<PathBuf>,
     /// Threads that encode, one request each.
-    #[serde(default = "one")]
     pub threads: usize,
     /// Requests that wait for such a thread; further ones cross uncoded.
-    #[serde(default = "sixteen")]
     pub queue: usize,
+}
+
+impl Default for Codec {
+    fn default() -> Self {
+        Self {
+            bundle: None,
+            name: None,
+            cache: None,
+            heads: Vec::new(),
+            local: None,
+            threads: 1,
+            queue: 16,
+        }
+    }
 }
 
 /// Requests whose inputs are coded.
@@ -210,6 +242,15 @@ pub struct Route {
     /// Name of one of the bundle's qualities; the first where none is named.
     #[serde(default)]
     pub quality: Option<String>,
+    /// The options among which the plan chooses; without any, the quality is the only one.
+    #[serde(default)]
+    pub options: Vec<Named>,
+    /// What an option must keep to be taken.
+    #[serde(default)]
+    pub floor: Fidelity,
+    /// Milliseconds that the device may take at most for an option.
+    #[serde(default)]
+    pub max_device_ms: Option<f64>,
     /// Pixels to which the longer side of a photo is reduced before it is coded, because the model
     /// reduces it anyway; the model server gets the original size. 0 codes every photo as it is.
     #[serde(default)]
@@ -246,24 +287,87 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] that names the file, the line and the key.
     pub fn load(file: &Path, sets: &[String]) -> Result<Self, ConfigError> {
-        let config: Self = config::load(file, ENV_PREFIX, sets)?;
-        config
-            .check()
+        config::load::<Self>(file, ENV_PREFIX, sets)?.checked(file)
+    }
+
+    /// The same of a text, which is that of `file`, or will be.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        config::parse::<Self>(file, text, &[])?.checked(file)
+    }
+
+    fn checked(self, file: &Path) -> Result<Self, ConfigError> {
+        self.check()
             .map_err(|(key, message)| ConfigError::Invalid {
                 file: file.to_owned(),
                 place: None,
                 message: format!("{key}: {message}"),
             })?;
-        Ok(config)
+        Ok(self)
+    }
+
+    /// Names of what differs in another configuration and cannot change while the sidecar runs.
+    #[must_use]
+    pub fn fixed(&self, other: &Self) -> Vec<&'static str> {
+        let differs = [
+            (
+                "listen.reverse",
+                self.listen.reverse != other.listen.reverse,
+            ),
+            (
+                "listen.forward",
+                self.listen.forward != other.listen.forward,
+            ),
+            (
+                "listen.transparent",
+                self.listen.transparent != other.listen.transparent,
+            ),
+            ("admin", self.admin != other.admin),
+            ("server", self.server != other.server),
+            (
+                "worker_threads",
+                self.worker_threads != other.worker_threads,
+            ),
+        ];
+        let differs = differs.into_iter().filter(|(_, differs)| *differs);
+        differs.map(|(name, _)| name).collect()
+    }
+
+    /// The files that a reload depends on, besides the configuration's own.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Some(tls) = &self.edge.tls else {
+            return Vec::new();
+        };
+        let files = [&tls.identity, &tls.ca, &tls.certificate, &tls.key];
+        files.into_iter().flatten().cloned().collect()
     }
 
     fn check(&self) -> Result<(), (String, String)> {
         let wrong = |key: &str, message: &str| Err((key.to_owned(), message.to_owned()));
-        if !self.edge.plaintext {
-            return wrong(
-                "edge.plaintext",
-                "an http URL is not encrypted; say plaintext = true if that is meant",
-            );
+        let edge = &self.edge;
+        let is_https = edge.url.first().is_https();
+        if edge.url.all().any(|url| url.is_https() != is_https) {
+            return wrong("edge.url", "all of them http, or all https");
+        }
+        match (is_https, edge.tls.is_some(), edge.plaintext) {
+            (false, _, false) => {
+                return wrong(
+                    "edge.plaintext",
+                    "an http URL is not encrypted; say https, or plaintext = true if that is meant",
+                );
+            }
+            (false, true, _) => return wrong("edge.tls", "is for an https URL"),
+            (true, _, true) => return wrong("edge.plaintext", "is for an http URL"),
+            (true, false, _) => {
+                return wrong(
+                    "edge.tls",
+                    "say identity = \"device.pem\" (from proxy-edge cert), or ca = FILE",
+                );
+            }
+            _ => {}
         }
         if !(0.0..=10.0).contains(&self.edge.retry_share) {
             return wrong("edge.retry_share", "must be from 0 to 10");
@@ -301,6 +405,7 @@ impl Config {
                 return wrong(key, "must be at least 1");
             }
         }
+        self.plan.check()?;
         for (index, destination) in self.destinations.iter().enumerate() {
             let key = |name: &str| format!("destination[{index}].{name}");
             if destination.hosts.is_empty() {
@@ -351,14 +456,8 @@ impl Route {
     }
 }
 
-fn one() -> usize {
-    1
-}
 fn two() -> usize {
     2
-}
-fn sixteen() -> usize {
-    16
 }
 fn sixty_four() -> usize {
     64
@@ -435,8 +534,8 @@ path = "/v1/*"
     }
 
     #[test]
-    fn faults_are_named() {
-        for (from, to, says) in [
+    fn faults_of_the_edge_are_named() {
+        named(&[
             (
                 "plaintext = true",
                 "",
@@ -445,7 +544,7 @@ path = "/v1/*"
             (
                 "http://edge:7100",
                 "ftp://edge",
-                "d.toml:6:7: url: `ftp://edge` is no base URL, want http://host:port",
+                "d.toml:6:7: url: `ftp://edge` is no base URL, want http:// or https://host:port",
             ),
             (
                 "http://edge:7100",
@@ -455,13 +554,39 @@ path = "/v1/*"
             (
                 "url = \"http://edge:7100\"",
                 "url = []",
-                "d.toml:6:7: url: no base URL, want http://host:port",
+                "d.toml:6:7: url: no base URL, want http:// or https://host:port",
             ),
             (
                 "plaintext = true",
                 "plaintext = true\nretry_share = -1.0",
                 "edge.retry_share: must be from 0 to 10",
             ),
+            (
+                "url = \"http://edge:7100\"",
+                "url = [\"http://edge:7100\", \"https://edge:7100\"]",
+                "edge.url: all of them http, or all https",
+            ),
+            (
+                "http://edge:7100",
+                "https://edge:7100",
+                "edge.plaintext: is for an http URL",
+            ),
+            (
+                "http://edge:7100\"\nplaintext = true",
+                "https://edge:7100\"",
+                "edge.tls: say identity = ",
+            ),
+            (
+                "plaintext = true",
+                "plaintext = true\ntls = {}",
+                "edge.tls: is for an https URL",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn faults_are_named() {
+        named(&[
             (
                 "path = \"/v1/*\"",
                 "path = \"v1\"",
@@ -527,7 +652,12 @@ path = "/v1/*"
                 "bundle = \"x\"\nthreads = 0",
                 "codec.threads: must be at least 1",
             ),
-        ] {
+        ]);
+    }
+
+    /// Each of the faults, put in place of something in the good configuration, is told.
+    fn named(faults: &[(&str, &str, &str)]) {
+        for (from, to, says) in faults {
             let error = load(&GOOD.replace(from, to)).unwrap_err();
             assert!(error.contains(says), "{error:?} should say {says:?}");
         }

@@ -1,10 +1,10 @@
 //! The ladder: code, then the original body through the edge, then the model server directly, then
-//! a clear error. A request is sent again only where that is safe, and never after an answer began.
+//! the model on the device, then a clear error. A request is sent again only where that is safe, and
+//! never after an answer began.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body as _;
@@ -14,15 +14,17 @@ use sidecod_sidecar::hop::remove_prefixed;
 use sidecod_sidecar::problem::problem;
 use sidecod_sidecar::upstream::UpstreamError;
 use sidecod_wire::frame::CONTENT_TYPE;
-use sidecod_wire::header::PREFIX;
+use sidecod_wire::header::{JSON_LENGTH, PREFIX};
 use tokio::time::Instant;
 use tower::retry::budget::Budget;
 
 use crate::app::App;
-use crate::encode::Coded;
+use crate::encode::Crossing;
 use crate::ingress::count_loop;
 use crate::ingress::destination::Destination;
-use crate::link::LinkError;
+use crate::link::{LinkError, Via};
+use crate::plan::planner::Chosen;
+use crate::plan::{self, Planned};
 use crate::relay;
 
 /// Bytes of an answer that is waited for as a whole.
@@ -33,12 +35,18 @@ const SMALL_ANSWER: usize = 64 << 10;
 pub enum Outcome {
     /// Its inputs crossed as codes.
     Code,
+    /// Its inputs crossed as smaller files of a classical codec.
+    Classical,
     /// It crossed as it is, as planned.
     Passthrough,
     /// It crossed as it is after its code had failed.
     FallbackEdge,
     /// It went to the model server without the edge.
     FallbackDirect,
+    /// The model ran on the device, as planned.
+    Local,
+    /// The model ran on the device because nothing else answered.
+    FallbackLocal,
     /// It went to a destination that the edge is not asked for.
     Elsewhere,
     /// It got an error of a sidecar.
@@ -51,9 +59,12 @@ impl Outcome {
     pub fn name(self) -> &'static str {
         match self {
             Self::Code => "code",
+            Self::Classical => "classical",
             Self::Passthrough => "passthrough",
             Self::FallbackEdge => "fallback_edge",
             Self::FallbackDirect => "fallback_direct",
+            Self::Local => "local",
+            Self::FallbackLocal => "fallback_local",
             Self::Elsewhere => "elsewhere",
             Self::Error => "error",
         }
@@ -107,10 +118,19 @@ pub async fn send(
     destination: &Destination,
     parts: &Parts,
     body: &Whole,
-    coded: Option<Coded>,
+    planned: Planned,
     terms: Terms,
 ) -> (Outcome, Response<Body>) {
-    let through_edge = if coded.is_some() {
+    let Planned {
+        crossing,
+        mut chosen,
+        local,
+        ..
+    } = planned;
+    if let Some(Crossing::Answer { content_type, body }) = crossing {
+        return (Outcome::Local, own(content_type, body));
+    }
+    let through_edge = if crossing.is_some() {
         Outcome::FallbackEdge
     } else {
         Outcome::Passthrough
@@ -122,15 +142,15 @@ pub async fn send(
         terms,
         failure: None,
     };
-    if let Some(coded) = coded {
-        let frame = Bytes::from(coded.frame);
+    if let Some(crossing) = crossing {
+        let (outcome, chosen) = (outcome_of(&crossing), chosen.take());
         // Twice at most: each time that an edge refuses it unseen, that edge is left out.
         for _ in 0..2 {
             if ladder.goes_on(Next::Code) {
-                let request = framed(parts, frame.clone());
-                let limit = terms.attempt(terms.idempotent);
-                let attempt = edge(app, destination, Outcome::Code, request, limit, whole).await;
-                if let Some(done) = ladder.take(attempt) {
+                let request = crossed(parts, crossing.clone());
+                let (chosen, limit) = (chosen.as_ref(), terms.attempt(terms.idempotent));
+                let attempt = edge(app, destination, outcome, request, chosen, limit, whole);
+                if let Some(done) = ladder.take(attempt.await) {
                     return done;
                 }
             }
@@ -139,8 +159,17 @@ pub async fn send(
     if ladder.goes_on(Next::Original) {
         let request = original(parts, body);
         let limit = terms.attempt(terms.idempotent && destination.direct.is_some());
-        let attempt = edge(app, destination, through_edge, request, limit, whole).await;
-        if let Some(done) = ladder.take(attempt) {
+        let chosen = chosen.as_ref();
+        let attempt = edge(
+            app,
+            destination,
+            through_edge,
+            request,
+            chosen,
+            limit,
+            whole,
+        );
+        if let Some(done) = ladder.take(attempt.await) {
             return done;
         }
     }
@@ -148,6 +177,15 @@ pub async fn send(
         let attempt = direct(destination, original(parts, body), Some(terms.rest())).await;
         if let Some(done) = ladder.take(attempt) {
             return done;
+        }
+    }
+    if let Some(local) = local {
+        match plan::answer(app, local).await {
+            Ok(Crossing::Answer { content_type, body }) => {
+                return (Outcome::FallbackLocal, own(content_type, body));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the local model gives no answer"),
         }
     }
     let nothing = || unreachable("no way to the model server");
@@ -235,14 +273,14 @@ pub(crate) async fn ask(
     destination: &Destination,
     parts: &Parts,
     body: &Whole,
-    coded: Option<Coded>,
+    coded: Option<Crossing>,
     limit: Duration,
 ) -> Option<Response<Body>> {
     let (outcome, request) = match coded {
-        Some(coded) => (Outcome::Code, framed(parts, coded.frame.into())),
+        Some(crossing) => (outcome_of(&crossing), crossed(parts, crossing)),
         None => (Outcome::Passthrough, original(parts, body)),
     };
-    match edge(app, destination, outcome, request, limit, false).await {
+    match edge(app, destination, outcome, request, None, limit, false).await {
         Attempt::Answer(found, answer) => (found == outcome).then_some(answer),
         Attempt::Failed(_) => None,
     }
@@ -267,11 +305,13 @@ async fn edge(
     destination: &Destination,
     outcome: Outcome,
     request: Request<Body>,
+    chosen: Option<&Chosen>,
     limit: Duration,
     whole_answer: bool,
 ) -> Attempt {
     let start = Instant::now();
-    let answer = match app.link.send(destination, request, Some(limit)).await {
+    let bytes = request.body().size_hint().exact();
+    let mut answer = match app.link.send(destination, request, Some(limit)).await {
         Ok(answer) => answer,
         Err(error) => {
             let detail = error.to_string();
@@ -291,11 +331,22 @@ async fn edge(
             return failed(sent, next, problem);
         }
     };
+    let via = answer.extensions_mut().remove::<Via>();
     let kind = relay::edge_error(&answer);
     let relayed = relay::from_edge(answer, app.keep_server_timing);
     let Some(kind) = kind else {
-        let link = start.elapsed().saturating_sub(relayed.edge_time);
+        let took = start.elapsed();
+        let link = took.saturating_sub(relayed.edge.total());
         metrics::histogram!("sidecod_device_step_seconds", "step" => "link").record(link);
+        if let (Some(bytes), Some(Via(name))) = (bytes, via) {
+            if let Some(chosen) = chosen {
+                let planner = &chosen.planner;
+                planner.crossed(&name, bytes, took, &relayed.edge);
+                planner.answered(chosen, &name, bytes, took, &relayed.edge);
+            } else if let Some(active) = app.bundle.get() {
+                active.planner.crossed(&name, bytes, took, &relayed.edge);
+            }
+        }
         let rest = limit.saturating_sub(start.elapsed());
         if !whole_answer {
             return Attempt::Answer(outcome, relayed.answer);
@@ -309,11 +360,16 @@ async fn edge(
         };
     };
     tracing::debug!(kind, "the edge refused");
+    if kind == "unknown-bundle" {
+        app.bundle.refused();
+    }
     let problem = relayed.answer;
     match &kind[..] {
         // The model server is at work, and no other way to it makes it faster.
         "upstream-timeout" => Attempt::Answer(Outcome::Error, problem),
         "upstream-broken" => failed(true, Next::Direct, problem),
+        // The model server was asked with a feature, and may do better with the original.
+        "bad-answer" => failed(true, Next::Original, problem),
         "upstream-unreachable" | "unauthorized" | "unknown-upstream" => {
             failed(false, Next::Direct, problem)
         }
@@ -388,20 +444,56 @@ pub(crate) fn unreachable(detail: &str) -> Response<Body> {
     problem(StatusCode::BAD_GATEWAY, "edge-unreachable", detail)
 }
 
+/// An answer that the device has made.
+fn own(content_type: String, body: bytes::Bytes) -> Response<Body> {
+    let mut answer = Response::new(full(body));
+    if let Ok(value) = HeaderValue::try_from(content_type) {
+        answer.headers_mut().insert(header::CONTENT_TYPE, value);
+    }
+    answer
+}
+
+/// How a request is answered that crossed in this form.
+fn outcome_of(crossing: &Crossing) -> Outcome {
+    match crossing {
+        Crossing::Frame(_) => Outcome::Code,
+        Crossing::Body { .. } => Outcome::Classical,
+        Crossing::Answer { .. } => Outcome::Local,
+    }
+}
+
 /// The request with its original body.
 fn original(parts: &Parts, body: &Whole) -> Request<Body> {
     Request::from_parts(parts.clone(), body.body())
 }
 
-/// The request with a frame as its body.
-fn framed(parts: &Parts, frame: Bytes) -> Request<Body> {
+/// The request with what crosses in place of its body.
+fn crossed(parts: &Parts, crossing: Crossing) -> Request<Body> {
     let mut parts = parts.clone();
-    let length = frame.len();
-    parts
-        .headers
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-    parts.headers.insert(header::CONTENT_LENGTH, length.into());
-    // The frame was made of the body without it.
-    parts.headers.remove(header::CONTENT_ENCODING);
-    Request::from_parts(parts, full(frame))
+    let headers = &mut parts.headers;
+    // What crosses was made of the body without it.
+    headers.remove(header::CONTENT_ENCODING);
+    headers.insert(header::CONTENT_LENGTH, crossing.bytes().len().into());
+    let bytes = match crossing {
+        Crossing::Frame(frame) => {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+            frame
+        }
+        Crossing::Body {
+            body,
+            content_type,
+            json_length,
+        } => {
+            let content_type = content_type.and_then(|value| HeaderValue::try_from(value).ok());
+            if let Some(value) = content_type {
+                headers.insert(header::CONTENT_TYPE, value);
+            }
+            if let Some(length) = json_length {
+                headers.insert(JSON_LENGTH, length.into());
+            }
+            body
+        }
+        Crossing::Answer { body, .. } => body,
+    };
+    Request::from_parts(parts, full(bytes))
 }

@@ -1,17 +1,22 @@
 //! What a route would do with a request, without sending anything: `proxy-device route test`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use sidecod_wire::frame::{Frame, Slot};
 use sidecod_wire::limits::Limits;
 use sidecod_wire::slot::{Form, Text};
 
 use crate::app;
+use crate::bundle::{Active, Cache};
 use crate::config::{Config, Route};
-use crate::encode::NotCoded;
+use crate::encode::{Codec, Crossing, Looked};
 use crate::plan;
+use crate::plan::option::Kind;
+use crate::plan::prepare::prepare;
 use crate::route;
 
 /// Headers of one request.
@@ -22,15 +27,16 @@ const MOST_HEADERS: usize = 128;
 pub struct Report {
     route: String,
     body: usize,
-    verdict: Result<Vec<u8>, String>,
+    /// What crosses with each option, or why it has to cross as it is.
+    verdicts: Vec<(String, Result<Crossing, String>)>,
     inputs: Vec<String>,
 }
 
 impl Report {
-    /// Whether the inputs would cross as codes.
+    /// Whether the inputs would cross as codes, or as smaller files.
     #[must_use]
     pub fn is_coded(&self) -> bool {
-        self.verdict.is_ok()
+        self.verdicts.iter().any(|(_, verdict)| verdict.is_ok())
     }
 }
 
@@ -40,17 +46,30 @@ impl fmt::Display for Report {
         for (index, input) in self.inputs.iter().enumerate() {
             writeln!(f, "input {index}: {input}")?;
         }
-        match &self.verdict {
-            Ok(frame) => {
-                let share = frame.len() as f64 / self.body as f64 * 100.0;
-                write!(
-                    f,
-                    "crosses as a frame of {} bytes, {share:.1} %",
-                    frame.len()
-                )
+        let share = |bytes: usize| bytes as f64 / self.body as f64 * 100.0;
+        for (index, (option, verdict)) in self.verdicts.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
             }
-            Err(reason) => write!(f, "crosses as it is: {reason}"),
+            if self.verdicts.len() > 1 {
+                write!(f, "{option}: ")?;
+            }
+            match verdict {
+                Ok(Crossing::Frame(frame)) => {
+                    let (bytes, share) = (frame.len(), share(frame.len()));
+                    write!(f, "crosses as a frame of {bytes} bytes, {share:.1} %")?;
+                }
+                Ok(Crossing::Body { body, .. }) => {
+                    let (bytes, share) = (body.len(), share(body.len()));
+                    write!(f, "crosses as a body of {bytes} bytes, {share:.1} %")?;
+                }
+                Ok(Crossing::Answer { body, .. }) => {
+                    write!(f, "is answered here, with {} bytes", body.len())?;
+                }
+                Err(reason) => write!(f, "crosses as it is: {reason}")?,
+            }
         }
+        Ok(())
     }
 }
 
@@ -78,34 +97,68 @@ pub fn inspect(
     }
     let route = choose(config, name, &request)?;
     complete(request.headers(), body)?;
-    let (encoder, codings) = app::open(config)?;
-    let coding = codings
-        .get(&route.name)
-        .context("every route has a coding")?;
+    let active = active(config)?;
+    let offer = active.offer(route);
+    let offer = offer.context("the bundle does not serve this route; --check says why")?;
     let mut report = Report {
         route: route.name.clone(),
         body: body.len(),
-        verdict: Err(
-            "its headers vouch for the body's bytes, or have an unknown content-encoding".into(),
-        ),
+        verdicts: Vec::new(),
         inputs: Vec::new(),
     };
+    let same = |reason: String| vec![("any option".to_owned(), Err(reason))];
     if !plan::may_offload(request.headers()) {
+        let reason = "its headers vouch for the body's bytes, or have an unknown content-encoding";
+        report.verdicts = same(reason.to_owned());
         return Ok(report);
     }
     if body.len() > route.max_body {
-        report.verdict = Err(format!("max_body of the route is {}", route.max_body));
+        report.verdicts = same(format!("max_body of the route is {}", route.max_body));
         return Ok(report);
     }
-    let coded = plan::code(&encoder, coding, request.headers(), body, route.max_body);
-    report.verdict = coded
-        .map(|coded| coded.frame)
-        .map_err(|error: NotCoded| error.to_string());
-    if let Ok(frame) = &report.verdict {
+    let bytes = Bytes::copy_from_slice(body);
+    let (shape, limits) = (&offer.coding.shape, active.codec.limits());
+    let looked = match Looked::new(request.headers(), bytes, route.max_body, shape, limits) {
+        Ok(looked) => looked,
+        Err(error) => {
+            report.verdicts = same(error.to_string());
+            return Ok(report);
+        }
+    };
+    for choice in &offer.choices {
+        let verdict = if choice.kind == Kind::Passthrough {
+            Err("as planned".to_owned())
+        } else {
+            prepare(&active.codec, &offer.coding, choice.kind, &looked)
+                .map(|coded| coded.crossing)
+                .map_err(|error| error.to_string())
+        };
+        report.verdicts.push((choice.name.clone(), verdict));
+    }
+    let mut verdicts = report.verdicts.iter();
+    let frame = verdicts.find_map(|(_, verdict)| match verdict {
+        Ok(Crossing::Frame(frame)) => Some(frame),
+        _ => None,
+    });
+    if let Some(frame) = frame {
         let frame = Frame::decode(frame, &unlimited())?;
         report.inputs = frame.slots.iter().map(describe).collect();
     }
     Ok(report)
+}
+
+/// The bundle that is configured, or the one that was fetched last.
+pub(crate) fn active(config: &Config) -> Result<Active> {
+    let settings = plan::Settings::default();
+    if let Some(folder) = &config.codec.bundle {
+        return app::open(folder, config, &settings);
+    }
+    let latest = Cache::find(config.codec.cache.as_deref()).and_then(|cache| cache.latest());
+    let (_, files) = latest.context(
+        "no bundle has been fetched yet: run proxy-device once, or say codec.bundle = FOLDER",
+    )?;
+    let codec = Codec::of(files.all(), "the fetched bundle", config.limits.clone())?;
+    Ok(Active::new(&Arc::new(codec), &config.routes, &settings).0)
 }
 
 /// The head of a request and where it ends; none if the input does not begin with a request line.

@@ -28,6 +28,7 @@ use crate::config::Route;
 use crate::expect::Later;
 use crate::fallback::{self, Outcome, Terms};
 use crate::ingress::destination::Destination;
+use crate::plan::Planned;
 use crate::relay::EdgeSteps;
 use crate::trial::{self, Held, Led};
 use crate::{expect, plan, route, upgrade};
@@ -110,7 +111,7 @@ pub async fn answer(
     }
     let edge = answer.extensions_mut().remove::<EdgeSteps>();
     let known = || {
-        let coded = coded.filter(|_| outcome == Outcome::Code);
+        let coded = coded.filter(|_| matches!(outcome, Outcome::Code | Outcome::Classical));
         let (sent, steps) = coded.map(|coded| (coded.bytes, coded.steps)).unzip();
         let steps = steps.into_iter().flatten();
         Known {
@@ -125,11 +126,11 @@ pub async fn answer(
     line.end(known, answer.map(|body| guarded(body, in_flight)))
 }
 
-/// What is told of a frame when it is gone.
-#[derive(Debug, Clone, Copy)]
+/// What is told of what crossed when it is gone.
+#[derive(Debug, Clone)]
 struct Sent {
     bytes: usize,
-    steps: [(&'static str, Duration); 4],
+    steps: Vec<(&'static str, Duration)>,
 }
 
 /// Refuses what no reverse proxy can pass on.
@@ -210,27 +211,28 @@ async fn routed(
         }
     };
     let begin = Instant::now();
+    let forced = app.plan.forced(&mut parts.headers);
     let terms = Terms {
         deadline: begin + route.timeout(),
         idempotent: route.idempotent,
         whole_answer: true,
     };
     let ticket = app.trials.ticket(route);
-    let coded = match ticket.not_coded() {
-        None => plan::frame(app, &app.pool, route, &parts.headers, &whole).await,
+    let planned = match ticket.not_coded() {
+        None => plan::plan(app, route, &parts.headers, &whole, forced).await,
         Some(reason) => {
             plan::count_not_coded(route, reason);
-            None
+            Planned::default()
         }
     };
-    let sent = coded.as_ref().map(|coded| Sent {
-        bytes: coded.frame.len(),
-        steps: coded.steps,
+    let sent = planned.crossing.as_ref().map(|crossing| Sent {
+        bytes: crossing.bytes().len(),
+        steps: planned.steps.clone(),
     });
-    let (outcome, answer) = fallback::send(app, destination, &parts, &whole, coded, terms).await;
+    let (outcome, answer) = fallback::send(app, destination, &parts, &whole, planned, terms).await;
     let led = Led {
         outcome,
-        frame: sent.map(|sent| sent.bytes),
+        frame: sent.as_ref().map(|sent| sent.bytes),
         took: begin.elapsed(),
     };
     let held = Held {
@@ -253,7 +255,15 @@ async fn bodiless(
         idempotent: parts.method.is_idempotent(),
         whole_answer: false,
     };
-    fallback::send(app, destination, &parts, &Whole::default(), None, terms).await
+    fallback::send(
+        app,
+        destination,
+        &parts,
+        &Whole::default(),
+        Planned::default(),
+        terms,
+    )
+    .await
 }
 
 /// Longest time until the answer of a request without a body and a route begins.

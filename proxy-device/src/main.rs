@@ -2,16 +2,23 @@
 
 use std::io::Read as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use sidecod_device::app;
 use sidecod_device::config::Config;
+use sidecod_device::init::Init;
 use sidecod_device::inspect::inspect;
+use sidecod_device::link;
+use sidecod_device::plan;
+use sidecod_device::profile;
 use sidecod_device::redirect::Redirect;
+use sidecod_device::reload::Source;
 use sidecod_device::trial::report;
+use sidecod_sidecar::healthy;
+use sidecod_sidecar::profile::write;
 
 /// Takes the photos out of an app's inference requests, encodes them, and sends a few kilobytes to
 /// proxy-edge. Everything else passes through.
@@ -36,6 +43,17 @@ enum Command {
     /// Prints, installs or removes the rules that send an app's connections to a transparent
     /// listener.
     Redirect(Redirect),
+    /// Measures what the options of the routes take on this machine, for the plan: under two minutes.
+    Profile {
+        /// The file to write; name it in plan.profile.
+        #[arg(long, value_name = "FILE", default_value = "proxy-device.profile.json")]
+        out: PathBuf,
+        /// Pixels of the side of the largest picture.
+        #[arg(long, default_value_t = 1280)]
+        max_side: u32,
+    },
+    /// Asks an edge what it serves, and writes a first configuration for it (`--config` says where).
+    Init(Init),
     /// Asks the running sidecar what it has saved, and how far the answers agree.
     Report {
         /// Its admin address, if not the one of the configuration.
@@ -50,6 +68,9 @@ enum Command {
         #[command(subcommand)]
         command: RouteCommand,
     },
+    /// Asks the proxy-device that runs with this configuration whether it is ready. Ends with 1, and
+    /// says what it waits for, if it is not.
+    Healthy,
 }
 
 #[derive(Subcommand)]
@@ -71,6 +92,9 @@ fn main() -> ExitCode {
     if let Some(Command::Redirect(redirect)) = &arguments.command {
         return set_rules(redirect);
     }
+    if let Some(Command::Init(init)) = &arguments.command {
+        return first_config(init, &arguments.config);
+    }
     if let Some(Command::Report {
         admin: Some(admin),
         json,
@@ -87,14 +111,24 @@ fn main() -> ExitCode {
     };
     let (result, failure) = if arguments.check {
         (check(&config), ExitCode::from(2))
+    } else if let Some(Command::Profile { out, max_side }) = arguments.command {
+        (measure(&config, &out, max_side), ExitCode::FAILURE)
     } else if let Some(Command::Route { command }) = arguments.command {
         (look(&config, &command), ExitCode::FAILURE)
+    } else if let Some(Command::Healthy) = arguments.command {
+        let asked = healthy::ask(config.admin).map_err(anyhow::Error::from);
+        (asked, ExitCode::FAILURE)
     } else if let Some(Command::Report { json, .. }) = arguments.command {
         (show_report(config.admin, json), ExitCode::FAILURE)
     } else {
         let started = sidecod_sidecar::log::start(&config.log);
         let started = started.map_err(anyhow::Error::msg);
-        (started.and_then(|()| run(config)), ExitCode::FAILURE)
+        let source = Source {
+            file: arguments.config,
+            sets: arguments.sets,
+        };
+        let ran = started.and_then(|()| run(source, config));
+        (ran, ExitCode::FAILURE)
     };
     tell(result, failure)
 }
@@ -122,25 +156,64 @@ fn set_rules(redirect: &Redirect) -> ExitCode {
     }
 }
 
+fn first_config(init: &Init, file: &Path) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let written = runtime
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(init.run(file)));
+    match written {
+        Ok(said) => {
+            print!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("proxy-device init: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn check(config: &Config) -> Result<()> {
-    let (codec, _) = app::open(config)?;
-    let bundle = codec.bundle();
-    let qualities: Vec<_> = bundle
-        .manifest
-        .qualities
-        .iter()
-        .map(|quality| &quality.name[..])
-        .collect();
-    println!(
-        "codec {} {}, bundle {}",
-        bundle.manifest.name, bundle.manifest.version, bundle.digest
-    );
-    println!("qualities: {}", qualities.join(", "));
+    if let Some(folder) = &config.codec.bundle {
+        let active = app::open(folder, config, &plan::Settings::new(config)?)?;
+        let bundle = active.codec.bundle();
+        let manifest = &bundle.manifest;
+        let names = manifest.qualities.iter().map(|quality| &quality.name[..]);
+        let names: Vec<_> = names.collect();
+        println!(
+            "codec {} {}, bundle {}",
+            manifest.name, manifest.version, bundle.digest
+        );
+        println!("qualities: {}", names.join(", "));
+        for route in &config.routes {
+            let offer = active.offer(route);
+            let names: Vec<String> = offer.iter().flat_map(|offer| offer.describe()).collect();
+            println!("options of route {}: {}", route.name, names.join(", "));
+        }
+    } else {
+        println!("codec: the edge's, fetched when this sidecar runs");
+    }
+    link::check(&config.edge).context("edge")?;
+    let encrypted = if config.edge.plaintext {
+        "not encrypted"
+    } else {
+        "TLS 1.3"
+    };
+    for url in config.edge.url.all() {
+        println!("edge {} ({encrypted})", url.authority());
+    }
     for route in &config.routes {
         println!("route {}: {} {}", route.name, route.method, route.path);
     }
     println!("the configuration is good");
     Ok(())
+}
+
+fn measure(config: &Config, out: &Path, max_side: u32) -> Result<()> {
+    let (profile, summary) = profile::measure(config, max_side)?;
+    write(&profile, summary, out).with_context(|| out.display().to_string())
 }
 
 fn show_report(admin: SocketAddr, json: bool) -> Result<()> {
@@ -169,10 +242,10 @@ fn look(config: &Config, command: &RouteCommand) -> Result<()> {
     bail!("{report}")
 }
 
-fn run(config: Config) -> Result<()> {
+fn run(source: Source, config: Config) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.worker_threads)
         .enable_all()
         .build()?
-        .block_on(app::run(config))
+        .block_on(app::run(source, config))
 }

@@ -33,20 +33,41 @@ pub fn edge_error<B>(answer: &Response<B>) -> Option<String> {
 pub struct FromEdge {
     /// The answer.
     pub answer: Response<Body>,
-    /// What the edge's own `Server-Timing` sums up to.
-    pub edge_time: Duration,
+    /// What the edge's own `Server-Timing` says.
+    pub edge: EdgeTime,
+}
+
+/// What a request took at the edge, as the edge says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EdgeTime {
+    /// Waiting for a decoder; none where nothing was decoded.
+    pub queue: Option<Duration>,
+    /// From the frame to pixels.
+    pub decode: Duration,
+    /// From pixels to the body.
+    pub render: Duration,
+    /// From the whole body to the head of the model server's answer.
+    pub upstream: Duration,
+}
+
+impl EdgeTime {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.queue.unwrap_or_default() + self.decode + self.render + self.upstream
+    }
 }
 
 /// Makes an answer of the edge one for the app.
 #[must_use]
 pub fn from_edge(mut answer: Response<Incoming>, keep_server_timing: bool) -> FromEdge {
     let error = answer.headers().get(ERROR).cloned();
-    let edge_time = take_server_timing(&mut answer, keep_server_timing);
+    let edge = take_server_timing(&mut answer, keep_server_timing);
     let mut answer = from_upstream(answer);
     if let Some(error) = error {
         answer.headers_mut().insert(ERROR, error);
     }
-    FromEdge { answer, edge_time }
+    FromEdge { answer, edge }
 }
 
 /// An answer of the model server itself as the app gets it.
@@ -61,15 +82,15 @@ pub fn from_upstream(mut answer: Response<Incoming>) -> Response<Body> {
     answer.map(relayed)
 }
 
-/// Records what the edge says of its time, takes it out of the answer, and sums it up.
-fn take_server_timing<B>(answer: &mut Response<B>, keep: bool) -> Duration {
+/// Records what the edge says of its time and takes it out of the answer.
+fn take_server_timing<B>(answer: &mut Response<B>, keep: bool) -> EdgeTime {
     let headers = answer.headers_mut();
     let values: Vec<HeaderValue> = headers.get_all(SERVER_TIMING).iter().cloned().collect();
     let last = values
         .split_last()
         .and_then(|(last, others)| Some((edge_steps(last.to_str().ok()?)?, others)));
     let Some((steps, others)) = last else {
-        return Duration::ZERO;
+        return EdgeTime::default();
     };
     for (step, time) in &steps {
         metrics::histogram!("sidecod_device_step_seconds", "step" => *step).record(*time);
@@ -80,9 +101,17 @@ fn take_server_timing<B>(answer: &mut Response<B>, keep: bool) -> Duration {
             headers.append(SERVER_TIMING, value.clone());
         }
     }
-    let sum = steps.iter().map(|(_, time)| *time).sum();
+    let mut edge = EdgeTime::default();
+    for &(step, time) in &steps {
+        match step {
+            "edge_queue" => edge.queue = Some(time),
+            "edge_decode" => edge.decode = time,
+            "edge_render" => edge.render = time,
+            _ => edge.upstream = time,
+        }
+    }
     answer.extensions_mut().insert(EdgeSteps(steps));
-    sum
+    edge
 }
 
 /// The steps of a value that an edge wrote; none for any other value.

@@ -119,7 +119,7 @@ async fn device_of(edges: &str, direct: Option<SocketAddr>, more: &str) -> (Sock
     let app = Arc::new(App::new(&config).unwrap());
     let (listener, address) = bind().await;
     let (trigger, shutdown) = Shutdown::new();
-    let service = reverse::service(app);
+    let service = reverse::service(app.into());
     tokio::spawn(async move {
         listen::http1(listener, &ServerLimits::default(), service, shutdown).await;
     });

@@ -1,8 +1,12 @@
 //! Codec bundles on disk. Decoders are loaded from here and nowhere else.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use sidecod_wire::bundle::{Bundle, BundleError, DECODER, MANIFEST, TABLES};
+use bytes::Bytes;
+use sidecod_wire::bundle::{Bundle, BundleError, DECODER, ENCODER, LABELS, MANIFEST, TABLES, TAIL};
+use sidecod_wire::describe::FILES;
+use sidecod_wire::interface::Labels;
 
 /// A bundle whose files are the ones that its manifest lists.
 #[derive(Debug)]
@@ -11,6 +15,12 @@ pub struct Stored {
     pub bundle: Bundle,
     /// The TorchScript decoder.
     pub decoder: Vec<u8>,
+    /// The TorchScript tail of the model, of a bundle for features.
+    pub tail: Option<Vec<u8>>,
+    /// Labels of the model's outputs, where the bundle has them.
+    pub labels: Labels,
+    /// [`FILES`], for devices; empty where the folder has no encoder, or it is one for features.
+    pub files: Vec<(&'static str, Bytes)>,
 }
 
 /// Why a folder is no usable bundle.
@@ -63,11 +73,37 @@ fn read(folder: &Path) -> Result<Stored, StoreError> {
         folder: folder.to_owned(),
         source,
     };
-    let parsed = Bundle::parse(&file(MANIFEST)?, &file(TABLES)?).map_err(bundle)?;
-    let decoder = file(DECODER)?;
-    parsed.manifest.verify(DECODER, &decoder).map_err(bundle)?;
+    let (manifest, tables) = (file(MANIFEST)?, file(TABLES)?);
+    let parsed = Bundle::parse(&manifest, &tables).map_err(bundle)?;
+    let verified = |name: &str| {
+        let bytes = file(name)?;
+        parsed.manifest.verify(name, &bytes).map_err(bundle)?;
+        Ok::<_, StoreError>(bytes)
+    };
+    let decoder = verified(DECODER)?;
+    let (mut tail, mut labels) = (None, Labels::default());
+    if let Some(point) = &parsed.manifest.point {
+        tail = Some(verified(TAIL)?);
+        if parsed.manifest.files.contains_key(LABELS) {
+            let read = Labels::parse(&verified(LABELS)?, point.outputs);
+            labels = read.map_err(|error| bundle(error.into()))?;
+        }
+    }
+    // A device needs the head as well: it is given a feature's bundle by hand.
+    let files = match verified(ENCODER) {
+        Ok(encoder) if tail.is_none() => FILES
+            .into_iter()
+            .zip([manifest, encoder, tables].map(Bytes::from))
+            .collect(),
+        Ok(_) => Vec::new(),
+        Err(StoreError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
     Ok(Stored {
         bundle: parsed,
         decoder,
+        tail,
+        labels,
+        files,
     })
 }

@@ -8,8 +8,11 @@ use sidecod_sidecar::config::{self, ConfigError};
 use sidecod_sidecar::listen::ServerLimits;
 use sidecod_sidecar::log::Log;
 use sidecod_sidecar::otlp::Otlp;
+use sidecod_sidecar::tls::ServerTls;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::limits::Limits;
+
+use crate::point::Forward;
 
 /// Variables of the environment that start with this and two underscores set keys.
 pub const ENV_PREFIX: &str = "SIDECOD_EDGE";
@@ -24,14 +27,23 @@ pub struct Config {
     /// Where `/metrics`, `/live` and `/ready` are.
     #[serde(default = "default_admin")]
     pub admin: SocketAddr,
-    /// Must be true: nothing on the link is encrypted, and that has to be meant.
+    /// The certificate that devices see, and whose devices are admitted.
+    #[serde(default)]
+    pub tls: Option<ServerTls>,
+    /// True in place of `tls`: nothing on the link is encrypted, and that has to be meant.
     #[serde(default)]
     pub plaintext: bool,
     /// What a device must show to be admitted; without one, every device is.
     #[serde(default)]
     pub token: Option<Token>,
+    /// What `proxy-edge profile` wrote on this machine; devices ask for it.
+    #[serde(default)]
+    pub profile: Option<PathBuf>,
     /// Folders of the bundles that are decoded.
     pub bundles: Vec<PathBuf>,
+    /// Bundles of features whose tail the model server has; of others the tail runs here.
+    #[serde(default, rename = "tail")]
+    pub tails: Vec<Forward>,
     /// The only servers that are ever called.
     #[serde(rename = "upstream")]
     pub upstreams: Vec<UpstreamConfig>,
@@ -146,13 +158,75 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] that names the file, the line and the key.
     pub fn load(file: &Path, sets: &[String]) -> Result<Self, ConfigError> {
-        let config: Self = config::load(file, ENV_PREFIX, sets)?;
-        config.check().map_err(|message| ConfigError::Invalid {
+        config::load::<Self>(file, ENV_PREFIX, sets)?.checked(file)
+    }
+
+    /// The same of a text, which is that of `file`, or will be.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        config::parse::<Self>(file, text, &[])?.checked(file)
+    }
+
+    fn checked(self, file: &Path) -> Result<Self, ConfigError> {
+        self.check().map_err(|message| ConfigError::Invalid {
             file: file.to_owned(),
             place: None,
             message,
         })?;
-        Ok(config)
+        Ok(self)
+    }
+
+    /// Names of what differs in another configuration and cannot change while the edge runs.
+    #[must_use]
+    pub fn fixed(&self, other: &Self) -> Vec<&'static str> {
+        let differs = [
+            ("listen", self.listen != other.listen),
+            ("admin", self.admin != other.admin),
+            ("plaintext", self.plaintext != other.plaintext),
+            ("tls", self.tls.is_some() != other.tls.is_some()),
+            ("bundles", self.bundles != other.bundles),
+            ("device", self.device != other.device),
+            ("torch_threads", self.torch_threads != other.torch_threads),
+            (
+                "decode_threads",
+                self.decode_threads != other.decode_threads,
+            ),
+            ("decode_queue", self.decode_queue != other.decode_queue),
+            ("max_batch", self.max_batch != other.max_batch),
+            ("max_frames", self.max_frames != other.max_frames),
+            (
+                "max_pixels_in_hand",
+                self.max_pixels_in_hand != other.max_pixels_in_hand,
+            ),
+            ("limits", self.limits != other.limits),
+            ("server", self.server != other.server),
+            ("log", self.log != other.log),
+            ("otlp", self.otlp != other.otlp),
+            (
+                "worker_threads",
+                self.worker_threads != other.worker_threads,
+            ),
+        ];
+        let differs = differs.into_iter().filter(|(_, differs)| *differs);
+        differs.map(|(name, _)| name).collect()
+    }
+
+    /// The files that a reload depends on, besides the configuration's own.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Some(tls) = &self.tls else {
+            return Vec::new();
+        };
+        let required = [tls.certificate.clone(), tls.key.clone()];
+        required.into_iter().chain(tls.client_ca.clone()).collect()
+    }
+
+    /// Whether a device has to show something to be admitted.
+    #[must_use]
+    pub fn asks_devices(&self) -> bool {
+        self.token.is_some() || self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
     }
 
     /// Threads that one forward uses on a CPU.
@@ -165,8 +239,10 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        if !self.plaintext {
-            return Err("plaintext: nothing on the link is encrypted; say plaintext = true if that is meant".into());
+        match (&self.tls, self.plaintext) {
+            (None, false) => return Err("tls: give certificate and key (proxy-edge cert makes them), or say plaintext = true if nothing on the link is to be encrypted".into()),
+            (Some(_), true) => return Err("plaintext: with tls, it cannot be true as well".into()),
+            _ => {}
         }
         if let Some(Token(token)) = &self.token
             && (token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()))
@@ -311,10 +387,11 @@ url = "http://m:1"
     #[test]
     fn faults_are_named() {
         for (from, to, says) in [
+            ("plaintext = true", "", "tls: give certificate and key"),
             (
                 "plaintext = true",
-                "",
-                "plaintext: nothing on the link is encrypted",
+                "plaintext = true\ntls = { certificate = \"c\", key = \"k\" }",
+                "plaintext: with tls, it cannot be true as well",
             ),
             ("http://m:1", "m:1", "e.toml:9:7: url: `m:1` is no base URL"),
             (

@@ -27,6 +27,9 @@ pub enum Fail {
     /// The body is no frame, or a code in it is damaged.
     #[error("{0}")]
     BadFrame(String),
+    /// The device asks something that is not known here.
+    #[error("this edge does not know what it is asked")]
+    UnknownAsk,
     /// Something is over its limit.
     #[error("{0}")]
     TooLarge(String),
@@ -47,6 +50,9 @@ pub enum Fail {
     /// The decoder, or what writes the picture, failed.
     #[error("{0}")]
     DecodeFailed(String),
+    /// The model server's answer is not what it is asked for.
+    #[error("{0}")]
+    BadAnswer(String),
     /// The model server gives no answer.
     #[error("upstream {0}: {1}")]
     Upstream(String, UpstreamError),
@@ -61,6 +67,7 @@ impl Fail {
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready"),
             Self::UnknownUpstream(_) => (StatusCode::FORBIDDEN, "unknown-upstream"),
             Self::UnknownBundle(_) => (StatusCode::CONFLICT, "unknown-bundle"),
+            Self::UnknownAsk => (StatusCode::BAD_REQUEST, "unknown-ask"),
             Self::BadFrame(_) => (StatusCode::BAD_REQUEST, "bad-frame"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
             Self::BodyTimeout(_) => (StatusCode::REQUEST_TIMEOUT, "body-timeout"),
@@ -68,6 +75,7 @@ impl Fail {
             Self::Overloaded(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Busy(..) => (StatusCode::SERVICE_UNAVAILABLE, "upstream-busy"),
             Self::DecodeFailed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "decode-failed"),
+            Self::BadAnswer(_) => (StatusCode::BAD_GATEWAY, "bad-answer"),
             Self::Upstream(_, UpstreamError::Target(_)) => (StatusCode::BAD_REQUEST, "bad-request"),
             Self::Upstream(_, UpstreamError::Unreachable(..)) => {
                 (StatusCode::BAD_GATEWAY, "upstream-unreachable")

@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use http::header::{CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, TE};
+use http::header::{CONNECTION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue, TE};
 use http::request::Parts;
 use http::{Response, Uri, Version};
 use hyper::body::Incoming;
 use sidecod_sidecar::{Body, body, hop};
 use sidecod_wire::header::{HTTP2, NO_HOST, PREFIX, PROTOCOL};
+
+use crate::point::Answered;
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
@@ -111,6 +113,19 @@ pub fn to_device(
     }
     parts.version = Version::HTTP_2;
     Response::from_parts(parts, body::guarded(body::relayed(incoming), guard))
+}
+
+/// An answer of this sidecar's own for the device; `guard` lives as long as its body does.
+pub fn own(answered: Answered, steps: &Steps, guard: impl Send + 'static) -> Response<Body> {
+    let mut answer = Response::new(body::guarded(body::full(answered.body), guard));
+    let headers = answer.headers_mut();
+    if let Ok(value) = HeaderValue::try_from(answered.content_type) {
+        headers.insert(CONTENT_TYPE, value);
+    }
+    if let Ok(value) = HeaderValue::from_str(&steps.value()) {
+        headers.append(SERVER_TIMING, value);
+    }
+    answer
 }
 
 #[cfg(test)]

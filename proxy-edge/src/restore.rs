@@ -13,9 +13,10 @@ use sidecod_wire::media::{MediaError, Picture};
 use sidecod_wire::slot::{self, Filled, Skeleton};
 use tokio::sync::Semaphore;
 
-use crate::decode::Codec;
 use crate::decode::pool::Pool;
+use crate::decode::{Codec, Content};
 use crate::fail::Fail;
+use crate::point::Place;
 use crate::relay::Steps;
 use crate::workers::{Broken, Workers};
 
@@ -25,6 +26,7 @@ const PIXELS_A_PERMIT: u64 = 1024;
 /// What turns frames into bodies.
 pub struct Restorer {
     codecs: HashMap<[u8; 8], Arc<Codec>>,
+    places: HashMap<[u8; 8], Arc<Place>>,
     pool: Pool,
     workers: Workers,
     limits: Limits,
@@ -32,9 +34,17 @@ pub struct Restorer {
     max_permits: u32,
 }
 
+/// What a frame was.
+pub enum Restored {
+    /// A request of the app.
+    Body(RestoredBody),
+    /// A feature of the app's input, or the outputs of the tail behind it.
+    Values(Arc<Place>, Vec<f32>),
+}
+
 /// A request body as the app sent it, but for what the codec lost.
 #[derive(Debug)]
-pub struct Restored {
+pub struct RestoredBody {
     /// The body.
     pub body: Vec<u8>,
     /// The content-type of the app's request.
@@ -61,9 +71,16 @@ impl From<Broken> for Fail {
 }
 
 impl Restorer {
-    /// Uses these codecs, whose decoders `pool` runs, for at most `max_pixels` at a time.
+    /// Uses these codecs, whose decoders `pool` runs, for at most `max_pixels` at a time. `places`
+    /// say by the bundle's digest what is done with features.
     #[must_use]
-    pub fn new(codecs: Vec<Arc<Codec>>, pool: Pool, limits: Limits, max_pixels: u64) -> Self {
+    pub fn new(
+        codecs: Vec<Arc<Codec>>,
+        places: HashMap<[u8; 8], Arc<Place>>,
+        pool: Pool,
+        limits: Limits,
+        max_pixels: u64,
+    ) -> Self {
         let permits = max_pixels.div_ceil(PIXELS_A_PERMIT);
         let max_permits = u32::try_from(permits).unwrap_or(u32::MAX >> 4);
         Self {
@@ -71,6 +88,7 @@ impl Restorer {
                 .into_iter()
                 .map(|codec| (codec.bundle.digest.short(), codec))
                 .collect(),
+            places,
             pool,
             workers: Workers::new(),
             limits,
@@ -91,6 +109,10 @@ impl Restorer {
             .run(move || Frame::decode(&frame, &limits))
             .await??;
         let codec = self.codec(&frame)?;
+        if let Some(place) = self.places.get(&frame.bundle) {
+            let values = self.values(&codec, frame, begin, steps).await?;
+            return Ok(Restored::Values(place.clone(), values));
+        }
         let permits = permits(&frame.slots);
         if permits > u64::from(self.max_permits) {
             let limit = u64::from(self.max_permits) * PIXELS_A_PERMIT;
@@ -110,7 +132,8 @@ impl Restorer {
             quality,
             ..
         } = frame;
-        let (slots, decoded, queued) = self.decode(&codec, quality.into(), slots).await?;
+        let sizes = slots.iter().map(Slot::coded_size).collect();
+        let (slots, decoded, queued) = self.decode(&codec, quality.into(), slots, sizes).await?;
         steps.note("queue", queued);
         steps.note("decode", begin.elapsed().saturating_sub(queued));
 
@@ -121,11 +144,40 @@ impl Restorer {
             .await?;
         let filled = body.map_err(|error| Fail::DecodeFailed(error.to_string()))?;
         steps.note("render", begin.elapsed());
-        Ok(Restored {
+        Ok(Restored::Body(RestoredBody {
             body: filled.body,
             content_type,
             json_length: filled.json_length,
-        })
+        }))
+    }
+
+    /// What the codec of a feature gives for the one input of a frame.
+    async fn values(
+        &self,
+        codec: &Arc<Codec>,
+        frame: Frame,
+        begin: Instant,
+        steps: &mut Steps,
+    ) -> Result<Vec<f32>, Fail> {
+        let (Some(point), 1) = (&codec.bundle.manifest.point, frame.slots.len()) else {
+            let slots = frame.slots.len();
+            return Err(Fail::BadFrame(format!(
+                "a frame of a feature has one slot, this one {slots}"
+            )));
+        };
+        let [_, height, width] = point.feature.map(|side| side as u32);
+        let sizes = vec![(width, height)];
+        let (_, decoded, queued) = self
+            .decode(codec, frame.quality.into(), frame.slots, sizes)
+            .await?;
+        steps.note("queue", queued);
+        steps.note("decode", begin.elapsed().saturating_sub(queued));
+        match decoded.into_iter().next() {
+            Some(Content::Values(values)) => Ok(values),
+            _ => Err(Fail::DecodeFailed(
+                "the decoder gives no feature".to_owned(),
+            )),
+        }
     }
 
     fn codec(&self, frame: &Frame) -> Result<Arc<Codec>, Fail> {
@@ -147,42 +199,43 @@ impl Restorer {
         Ok(codec.clone())
     }
 
-    /// The pixels of each slot, and how long the one waited that waited longest.
+    /// What each slot decodes to, and how long the one waited that waited longest. `sizes` are width
+    /// and height of each as it was coded.
     async fn decode(
         &self,
         codec: &Arc<Codec>,
         quality: usize,
         slots: Vec<Slot>,
-    ) -> Result<(Vec<Slot>, Vec<Vec<u8>>, Duration), Fail> {
+        sizes: Vec<(u32, u32)>,
+    ) -> Result<(Vec<Slot>, Vec<Content>, Duration), Fail> {
         let unpacking = codec.clone();
-        let (slots, symbols) = self
+        let (slots, sizes, symbols) = self
             .workers
             .run(move || {
                 let bundle = &unpacking.bundle;
                 let symbols: Result<Vec<_>, _> = slots
                     .iter()
-                    .map(|slot| {
-                        let (width, height) = slot.coded_size();
+                    .zip(&sizes)
+                    .map(|(slot, &(width, height))| {
                         let (height, width) = bundle.manifest.latent_size(width, height);
                         let channels = bundle.manifest.channels;
                         let tables = &bundle.tables[quality];
                         entropy::decode(&slot.code, channels, height, width, tables)
                     })
                     .collect();
-                (slots, symbols)
+                (slots, sizes, symbols)
             })
             .await?;
         let symbols = symbols.map_err(|error| Fail::BadFrame(error.to_string()))?;
         let mut waiting = Vec::with_capacity(slots.len());
-        for (slot, symbols) in slots.iter().zip(symbols) {
-            let size = slot.coded_size();
+        for (size, symbols) in sizes.into_iter().zip(symbols) {
             let receiver = self
                 .pool
                 .submit(codec.clone(), quality, symbols, size)
                 .map_err(|_| Fail::Overloaded("the decode queue is full"))?;
             waiting.push(receiver);
         }
-        let mut pictures = Vec::with_capacity(slots.len());
+        let mut contents = Vec::with_capacity(slots.len());
         let mut queued = Duration::ZERO;
         for receiver in waiting {
             let decoded = receiver
@@ -190,9 +243,9 @@ impl Restorer {
                 .map_err(|_| Fail::DecodeFailed("the decode threads have ended".to_owned()))?
                 .map_err(|error| Fail::DecodeFailed(error.to_string()))?;
             queued = queued.max(decoded.queued);
-            pictures.push(decoded.rgb);
+            contents.push(decoded.content);
         }
-        Ok((slots, pictures, queued))
+        Ok((slots, contents, queued))
     }
 }
 
@@ -208,10 +261,14 @@ fn permits(slots: &[Slot]) -> u64 {
 fn render(
     skeleton: &Skeleton,
     slots: Vec<Slot>,
-    pictures: Vec<Vec<u8>>,
+    pictures: Vec<Content>,
 ) -> Result<Filled, MediaError> {
     let mut parts = Vec::with_capacity(slots.len());
-    for (slot, rgb) in slots.into_iter().zip(pictures) {
+    for (slot, content) in slots.into_iter().zip(pictures) {
+        // A codec for pictures gives nothing else.
+        let Content::Rgb(rgb) = content else {
+            continue;
+        };
         let (width, height) = slot.coded_size();
         let picture = Picture {
             width,

@@ -1,21 +1,29 @@
 //! The process: binds, says where, loads the codecs, serves, drains.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sidecod_sidecar::admin::{self, Admin};
 use sidecod_sidecar::readiness::{Blocker, Readiness};
 use sidecod_sidecar::shutdown::{self, Shutdown};
+use sidecod_sidecar::tls::{self, TlsError};
 use sidecod_sidecar::{listen, metrics};
+use sidecod_wire::profile::Profile;
 use tokio::net::TcpListener;
 
+use crate::about::About;
 use crate::bundles::Stored;
 use crate::config::Config;
 use crate::decode::pool::{Pool, Settings};
 use crate::decode::torch::Engine;
 use crate::decode::{Codec, DecoderError};
+use crate::point::{Place, forwards};
+use crate::reload::{self, Source};
 use crate::restore::Restorer;
 use crate::serve::Edge;
 
@@ -35,9 +43,26 @@ pub enum RunError {
     /// The system refuses what every process gets: a signal handler, a thread, standard output.
     #[error(transparent)]
     System(#[from] std::io::Error),
+    /// The profile cannot be read.
+    #[error("profile: {}: {reason}", file.display())]
+    Profile {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A frame of the measurement is not restored.
+    #[error("measuring: {0}")]
+    Measure(String),
+    /// A certificate or key cannot be used.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
     /// Metrics cannot be counted.
     #[error("metrics: {0}")]
     Metrics(String),
+    /// A tail of the configuration has no bundle.
+    #[error("{0}")]
+    Tail(String),
     /// A decoder cannot be loaded, or does not run.
     #[error(transparent)]
     Decoder(#[from] DecoderError),
@@ -47,13 +72,18 @@ pub enum RunError {
 ///
 /// # Errors
 /// [`RunError`] if it cannot start.
-pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
+pub async fn run(source: Source, config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
     let handle = metrics::install().map_err(|error| RunError::Metrics(error.to_string()))?;
+    let tls = config.tls.as_ref().map(|files| {
+        show_expiry(files)?;
+        tls::Server::new(files).map(Arc::new)
+    });
+    let tls = tls.transpose()?;
     let data = bind("listen", config.listen).await?;
     let admin = bind("admin", config.admin).await?;
     say_addresses(data.local_addr()?, admin.local_addr()?)?;
-    if config.token.is_none() && !config.listen.ip().is_loopback() {
-        tracing::warn!(listen = %config.listen, "whoever reaches this address is admitted: no token is set");
+    if !config.asks_devices() && !config.listen.ip().is_loopback() {
+        tracing::warn!(listen = %config.listen, "whoever reaches this address is admitted: neither token nor tls.client_ca is set");
     }
 
     let readiness = Readiness::default();
@@ -61,15 +91,17 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
         .iter()
         .map(|stored| readiness.block(format!("bundle {}", stored.bundle.manifest.name)))
         .collect();
-    let edge = Arc::new(Edge::new(config.clone(), readiness.clone()));
+    let about = About::new(&stored, &config.upstreams);
+    let profile = read_profile(config.profile.as_deref())?;
+    let edge = Arc::new(Edge::new(&config, about, readiness.clone(), profile));
     let (trigger, shutdown) = Shutdown::new();
     let service = listen::service({
         let edge = edge.clone();
         move |request| edge.clone().answer(request)
     });
     let server = tokio::spawn({
-        let limits = config.server.clone();
-        async move { listen::http2(data, &limits, service, shutdown).await }
+        let (limits, tls) = (config.server.clone(), tls.clone());
+        async move { listen::http2_in(data, tls, &limits, service, shutdown).await }
     });
     let (last_trigger, last) = Shutdown::new();
     let told = Admin {
@@ -80,6 +112,7 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
     };
     let admin = tokio::spawn(admin::serve(admin, told, last));
 
+    let reloading = reload::keep(source, config.clone(), edge.clone(), tls);
     let life = async {
         edge.open(load(config, stored).await?);
         drop(blockers);
@@ -89,6 +122,7 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
     let ended = tokio::select! {
         ended = life => ended,
         asked = shutdown::asked_to_end() => asked.map_err(RunError::from),
+        ended = reloading => ended.map_err(RunError::from),
     };
     tracing::info!("draining");
     let _draining = readiness.block("draining");
@@ -99,6 +133,30 @@ pub async fn run(config: Config, stored: Vec<Stored>) -> Result<(), RunError> {
     last_trigger.fire();
     admin.await.unwrap_or_else(broke_off);
     ended
+}
+
+/// The profile that devices are given.
+fn read_profile(file: Option<&Path>) -> Result<Option<Bytes>, RunError> {
+    let Some(file) = file else { return Ok(None) };
+    let fault = |reason: String| RunError::Profile {
+        file: file.to_owned(),
+        reason,
+    };
+    let json = std::fs::read(file).map_err(|error| fault(error.to_string()))?;
+    Profile::parse(&json).map_err(|error| fault(error.to_string()))?;
+    Ok(Some(json.into()))
+}
+
+/// Says when the edge's certificate ends.
+pub(crate) fn show_expiry(files: &tls::ServerTls) -> Result<(), TlsError> {
+    let expiry = tls::expiry(&files.certificate)?;
+    ::metrics::gauge!("sidecod_edge_certificate_expiry_seconds").set(expiry.unix() as f64);
+    if expiry.is_near() {
+        tracing::warn!(%expiry, "the certificate ends; proxy-edge cert --renew makes a new one");
+    } else {
+        tracing::info!(%expiry, "certificate");
+    }
+    Ok(())
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
@@ -119,13 +177,17 @@ fn say_addresses(data: SocketAddr, admin: SocketAddr) -> std::io::Result<()> {
 }
 
 /// Loads and warms every codec.
-async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer, RunError> {
+pub(crate) async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer, RunError> {
     let settings = Settings {
         threads: config.decode_threads,
         queue: config.decode_queue,
         max_wait: Duration::from_millis(config.decode_wait_ms),
         max_batch: config.max_batch,
     };
+    let points = stored.iter().map(|stored| &stored.bundle.manifest);
+    let points = points.filter(|manifest| manifest.point.is_some());
+    let forwards = forwards(&config.tails, points.map(|manifest| &manifest.name[..]));
+    let forwards = forwards.map_err(RunError::Tail)?;
     let loading = tokio::task::spawn_blocking(move || {
         let engine = Engine::start(
             config.device,
@@ -133,7 +195,17 @@ async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer, RunError>
             config.max_batch,
         )?;
         let mut codecs = Vec::with_capacity(stored.len());
-        for stored in stored {
+        let mut places = HashMap::new();
+        for mut stored in stored {
+            let manifest = &stored.bundle.manifest;
+            if let Some(point) = manifest.point.clone() {
+                let forward = forwards.get(&manifest.name).cloned();
+                if forward.is_some() {
+                    stored.tail = None;
+                }
+                let place = Place::new(point, std::mem::take(&mut stored.labels), forward);
+                places.insert(stored.bundle.digest.short(), Arc::new(place));
+            }
             let decoder = Box::new(engine.load(&stored)?);
             codecs.push(Arc::new(Codec {
                 bundle: stored.bundle,
@@ -141,15 +213,16 @@ async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer, RunError>
             }));
         }
         let (pool, warmed) = Pool::start(&codecs, settings)?;
-        Ok::<_, RunError>((codecs, pool, warmed, config))
+        Ok::<_, RunError>((codecs, places, pool, warmed, config))
     });
     let ended = || DecoderError("its thread ended while it was loaded".to_owned());
-    let (codecs, pool, all_warmed, config) = loading.await.map_err(|_| ended())??;
+    let (codecs, places, pool, all_warmed, config) = loading.await.map_err(|_| ended())??;
     for warmed in all_warmed {
         warmed.await.map_err(|_| ended())??;
     }
     Ok(Restorer::new(
         codecs,
+        places,
         pool,
         config.limits,
         config.max_pixels_in_hand,

@@ -103,7 +103,11 @@ pub fn load<T: DeserializeOwned>(
     parse(file, &text, &changes)
 }
 
-fn parse<T: DeserializeOwned>(
+/// Reads a configuration from the text of a file, with `changes` over it, each a key and a value.
+///
+/// # Errors
+/// [`ConfigError`], with line and column where the fault stands in the text.
+pub fn parse<T: DeserializeOwned>(
     file: &Path,
     text: &str,
     changes: &[(String, String)],

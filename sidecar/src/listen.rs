@@ -21,6 +21,7 @@ use crate::body::{Body, empty};
 use crate::framing;
 use crate::presence::{Presence, Socket};
 use crate::shutdown::Shutdown;
+use crate::tls;
 
 /// Pause after the system refused a connection, which it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -30,7 +31,7 @@ const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 
 /// Bounds of a listener.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerLimits {
     /// Milliseconds in which the headers of a request must have arrived. hyper counts them from the
@@ -112,12 +113,35 @@ pub async fn http2(
     service: impl Service,
     shutdown: Shutdown,
 ) {
+    http2_in(listener, None, limits, service, shutdown).await;
+}
+
+/// The same inside TLS, where there are certificates for it.
+pub async fn http2_in(
+    listener: TcpListener,
+    tls: Option<Arc<tls::Server>>,
+    limits: &ServerLimits,
+    service: impl Service,
+    shutdown: Shutdown,
+) {
     let http = Http::new(limits);
     let connections = Connections::new(limits);
     let ended = shutdown.clone();
-    let serve = move |stream, _, place| {
+    let serve = move |stream, peer, place| {
         let (http, service, shutdown) = (http.clone(), service.clone(), shutdown.clone());
-        async move { http.http2(stream, service, shutdown, place).await }
+        let tls = tls.clone();
+        async move {
+            match tls {
+                None => http.http2(stream, service, shutdown, place).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => http.http2(stream, service, shutdown, place).await,
+                    Err(reason) => {
+                        metrics::counter!("sidecod_edge_tls_refused_total").increment(1);
+                        tracing::warn!(%peer, reason, "a TLS handshake failed");
+                    }
+                },
+            }
+        }
     };
     connections.serve(listener, ended, serve).await;
 }

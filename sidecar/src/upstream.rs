@@ -39,14 +39,51 @@ impl BaseUrl {
         self.0.authority().map_or("", Authority::as_str)
     }
 
-    /// Host, without brackets, and port, 80 where none is named.
+    /// Whether it is an https URL, which only [`BaseUrl::http_or_https`] makes.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.0.scheme_str() == Some("https")
+    }
+
+    /// Host, without brackets, and port, that of the scheme where none is named.
     #[must_use]
     pub fn host_and_port(&self) -> (&str, u16) {
         let host = self.0.host().unwrap_or_default();
+        let port = if self.is_https() { 443 } else { 80 };
         (
             host.trim_start_matches('[').trim_end_matches(']'),
-            self.0.port_u16().unwrap_or(80),
+            self.0.port_u16().unwrap_or(port),
         )
+    }
+
+    /// Reads a URL that may be encrypted.
+    ///
+    /// # Errors
+    /// If it is no base URL.
+    pub fn http_or_https<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::read(deserializer, &["http", "https"])
+    }
+
+    fn read<'de, D: Deserializer<'de>>(
+        deserializer: D,
+        schemes: &[&str],
+    ) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.parse::<Uri>() {
+            Ok(url)
+                if url
+                    .scheme_str()
+                    .is_some_and(|scheme| schemes.contains(&scheme))
+                    && url.host().is_some_and(|host| !host.is_empty())
+                    && url.query().is_none() =>
+            {
+                Ok(Self(url))
+            }
+            _ => Err(D::Error::custom(format!(
+                "`{text}` is no base URL, want {}://host:port",
+                schemes.join(":// or ")
+            ))),
+        }
     }
 
     /// The path and query of `target` under this base.
@@ -70,19 +107,7 @@ impl BaseUrl {
 
 impl<'de> Deserialize<'de> for BaseUrl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match text.parse::<Uri>() {
-            Ok(url)
-                if url.scheme_str() == Some("http")
-                    && url.host().is_some_and(|host| !host.is_empty())
-                    && url.query().is_none() =>
-            {
-                Ok(Self(url))
-            }
-            _ => Err(D::Error::custom(format!(
-                "`{text}` is no base URL, want http://host:port"
-            ))),
-        }
+        Self::read(deserializer, &["http"])
     }
 }
 

@@ -3,14 +3,19 @@
 //! A bundle is a folder with `manifest.json` and the files that it lists with their digests:
 //! `encoder.onnx` (pixels to latent), `decoder.pt` and `decoder.onnx` (symbols to pixels) and
 //! `tables.bin` (the entropy coder's tables). The SHA-256 of the manifest names the bundle.
+//!
+//! A bundle of the domain `feature` belongs to a place inside a model: its encoder takes the feature
+//! that `head.onnx` gives, its decoder gives the one that `tail.pt` takes.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::entropy::{MAX_SYMBOL, Symbols, Tables, TablesError};
+use crate::interface::{Answer, Input, LabelsError, check_outputs, wrong};
 
 /// Name of the manifest in a bundle's folder.
 pub const MANIFEST: &str = "manifest.json";
@@ -22,6 +27,15 @@ pub const DECODER: &str = "decoder.pt";
 pub const DECODER_ONNX: &str = "decoder.onnx";
 /// Name of the entropy coder's tables in a bundle's folder.
 pub const TABLES: &str = "tables.bin";
+
+/// Name of the part of the model that the device runs, in the folder of a feature's bundle.
+pub const HEAD: &str = "head.onnx";
+/// Name of the part of the model that the edge runs, in the folder of a feature's bundle.
+pub const TAIL: &str = "tail.pt";
+/// Name of the whole model, in a folder for the device.
+pub const MODEL: &str = "model.onnx";
+/// Name of the labels of the model's outputs.
+pub const LABELS: &str = "labels.txt";
 
 /// A SHA-256 digest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,33 +51,8 @@ impl Digest {
     /// The first bytes, as a frame carries them.
     #[must_use]
     pub fn short(&self) -> [u8; 8] {
-        let [
-            short @ ..,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-            _,
-        ] = self.0;
+        let mut short = [0; 8];
+        short.copy_from_slice(&self.0[..8]);
         short
     }
 }
@@ -77,6 +66,39 @@ impl fmt::Display for Digest {
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = NoDigest;
+
+    fn from_str(text: &str) -> Result<Self, NoDigest> {
+        let mut bytes = [0; 32];
+        if text.len() != 2 * bytes.len() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(NoDigest);
+        }
+        for (byte, at) in bytes.iter_mut().zip((0..text.len()).step_by(2)) {
+            *byte = u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| NoDigest)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// A text is no digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no SHA-256 in hexadecimal")]
+pub struct NoDigest;
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -103,16 +125,60 @@ pub struct Manifest {
     pub quantizer: Quantizer,
     /// The qualities, at least one.
     pub qualities: Vec<Quality>,
+    /// The place inside a model; what a bundle of the domain feature has, and no other.
+    #[serde(default)]
+    pub point: Option<Point>,
     /// Digest and size of each file.
     pub files: BTreeMap<String, FileDigest>,
 }
 
 /// What a bundle codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Domain {
     /// Photos.
     Image,
+    /// What a model has made of an input on the way to its answer.
+    Feature,
+}
+
+/// A place at which a model is cut in two.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Point {
+    /// Channels, rows and columns of the feature there.
+    pub feature: [usize; 3],
+    /// Numbers that the model gives for one input.
+    pub outputs: usize,
+    /// How the model's input is made.
+    pub input: Input,
+    /// How the answer is made.
+    pub answer: Answer,
+}
+
+impl Point {
+    /// Numbers of one feature.
+    #[must_use]
+    pub fn numbers(&self) -> usize {
+        self.feature.iter().product()
+    }
+
+    fn check(&self, stride: usize, tile: usize) -> Result<(), BundleError> {
+        let [channels, height, width] = self.feature;
+        let sides = [height, width];
+        if !(1..=4096).contains(&channels)
+            || sides
+                .iter()
+                .any(|side| side % stride != 0 || !(1..=tile).contains(&(side / stride)))
+        {
+            let expected = format!(
+                "channels to 4096, sides that are multiples of {stride} to {}",
+                tile * stride
+            );
+            return wrong("point.feature", &format!("{:?}", self.feature), &expected);
+        }
+        check_outputs(self.outputs)?;
+        self.input.check()
+    }
 }
 
 /// How a latent becomes symbols.
@@ -189,6 +255,30 @@ pub enum BundleError {
     /// The tables are not usable.
     #[error("{TABLES}: {0}")]
     Tables(#[from] TablesError),
+    /// The labels are not usable.
+    #[error("{LABELS}: {0}")]
+    Labels(#[from] LabelsError),
+}
+
+pub(crate) fn verify(
+    files: &BTreeMap<String, FileDigest>,
+    file: &str,
+    bytes: &[u8],
+) -> Result<(), BundleError> {
+    let listed = files
+        .get(file)
+        .ok_or_else(|| BundleError::Unlisted(file.to_owned()))?;
+    let found = Digest::of(bytes);
+    if found.to_string() == listed.sha256 && bytes.len() as u64 == listed.bytes {
+        return Ok(());
+    }
+    Err(BundleError::Digest {
+        file: file.to_owned(),
+        found,
+        bytes: bytes.len() as u64,
+        expected: listed.sha256.clone(),
+        expected_bytes: listed.bytes,
+    })
 }
 
 impl Manifest {
@@ -207,21 +297,7 @@ impl Manifest {
     /// # Errors
     /// [`BundleError::Unlisted`] or [`BundleError::Digest`].
     pub fn verify(&self, file: &str, bytes: &[u8]) -> Result<(), BundleError> {
-        let listed = self
-            .files
-            .get(file)
-            .ok_or_else(|| BundleError::Unlisted(file.to_owned()))?;
-        let found = Digest::of(bytes);
-        if found.to_string() == listed.sha256 && bytes.len() as u64 == listed.bytes {
-            return Ok(());
-        }
-        Err(BundleError::Digest {
-            file: file.to_owned(),
-            found,
-            bytes: bytes.len() as u64,
-            expected: listed.sha256.clone(),
-            expected_bytes: listed.bytes,
-        })
+        verify(&self.files, file, bytes)
     }
 
     /// The index of the quality of this name.
@@ -306,6 +382,16 @@ impl Manifest {
                     value: bad.to_string(),
                     expected: "a positive number".into(),
                 });
+            }
+        }
+        match (self.domain, &self.point) {
+            (Domain::Image, None) => {}
+            (Domain::Feature, Some(point)) => {
+                point.check(self.stride as usize, self.tile as usize)?;
+            }
+            (domain, _) => {
+                let value = format!("{domain:?}").to_lowercase();
+                return wrong("domain", &value, "image, or feature with a point");
             }
         }
         if let Quantizer::Centers { centers, offset } = &self.quantizer {
@@ -488,6 +574,46 @@ mod tests {
                 error.starts_with("manifest.json: ") && error.contains(says),
                 "{error:?}, {says:?}"
             );
+        }
+    }
+
+    fn feature() -> serde_json::Value {
+        let mut json = manifest();
+        json["domain"] = json!("feature");
+        json["point"] = json!({
+            "feature": [24, 56, 28], "outputs": 10, "tensor": "t", "model": {},
+            "input": {"side": 224, "short_side": 256, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]},
+            "answer": {"content_type": "a/b", "values": "softmax", "top": 5, "body": "$top", "item": "$index"},
+        });
+        json
+    }
+
+    #[test]
+    fn a_feature_has_a_point_that_fits_its_codec() {
+        let good = parse(&feature()).unwrap();
+        assert_eq!(good.point.unwrap().numbers(), 24 * 56 * 28);
+        for (pointer, value, says) in [
+            ("/domain", json!("image"), "domain is image, expected"),
+            ("/point", json!(null), "domain is feature, expected"),
+            (
+                "/point/feature/1",
+                json!(57),
+                "point.feature is [24, 57, 28], expected",
+            ),
+            ("/point/feature/2", json!(260), "multiples of 4 to 256"),
+            ("/point/feature/0", json!(0), "channels to 4096"),
+            ("/point/outputs", json!(0), "outputs is 0, expected"),
+            ("/point/input/side", json!(0), "input.side is 0, expected"),
+            (
+                "/point/answer/values",
+                json!("top"),
+                "unknown variant `top`",
+            ),
+        ] {
+            let mut json = feature();
+            *json.pointer_mut(pointer).unwrap() = value;
+            let error = parse(&json).unwrap_err().to_string();
+            assert!(error.contains(says), "{error:?}, {says:?}");
         }
     }
 

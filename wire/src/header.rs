@@ -1,6 +1,6 @@
 //! Names of the HTTP headers that the sidecars add between themselves.
 //!
-//! All but the last start with [`PREFIX`]. Neither an app's nor a model server's own header of such a name is
+//! All but [`JSON_LENGTH`] start with [`PREFIX`]. Neither an app's nor a model server's own header of such a name is
 //! ever believed: the device drops the app's, the edge drops the model server's.
 
 /// What the names of all Sidecod headers start with.
@@ -13,8 +13,6 @@ pub const TOKEN: &str = "sidecod-token";
 pub const NO_HOST: &str = "sidecod-no-host";
 /// Request: milliseconds in which the head of the answer is of use, counted from its arrival.
 pub const DEADLINE: &str = "sidecod-deadline";
-/// Request: not for a model server, but to see whether the edge would take one. Its value is `1`.
-pub const PROBE: &str = "sidecod-probe";
 /// Answer: the kind of a sidecar's own error, so that it is never taken for one of the model.
 pub const ERROR: &str = "sidecod-error";
 /// Request: the protocol that the model server is to be called in, [`HTTP2`]; without it HTTP/1.1.
@@ -24,3 +22,10 @@ pub const HTTP2: &str = "h2";
 /// Request of the Open Inference Protocol: bytes of the JSON before the binary data. No header of
 /// Sidecod, but one that a frame makes the edge write anew.
 pub const JSON_LENGTH: &str = "inference-header-content-length";
+/// Request: what a device asks of the edge itself, [`ASK_PROFILE`] or [`ASK_PROBE`]; the upstream
+/// never sees it.
+pub const ASK: &str = "sidecod-ask";
+/// The value of [`ASK`] for the edge's profile, JSON; 204 where it has none.
+pub const ASK_PROFILE: &str = "profile";
+/// The value of [`ASK`] for nothing but an answer, once the body has arrived.
+pub const ASK_PROBE: &str = "probe";

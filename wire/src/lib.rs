@@ -8,14 +8,19 @@
 //! 4. [`entropy`] packs the symbols into a code,
 //! 5. [`frame`] carries the rest of the body and the codes across the link,
 //!
-//! and the edge takes the same steps backwards. Every size that arrives from outside is compared
-//! with [`limits::Limits`] before memory is taken for it.
+//! and the edge takes the same steps backwards. Where a part of the model runs on the device,
+//! [`interface`] makes the model's input of the photo and the answer of its outputs. [`describe`] is
+//! what an edge says of itself, [`profile`] what it says of its speed. Every size that arrives from
+//! outside is compared with [`limits::Limits`] before memory is taken for it.
 
 pub mod bundle;
+pub mod describe;
 pub mod entropy;
 pub mod frame;
 pub mod header;
+pub mod interface;
 pub mod limits;
 pub mod media;
+pub mod profile;
 pub mod slot;
 pub mod tensor;

@@ -4,6 +4,7 @@ mod crops;
 mod detect;
 mod ours;
 mod peers;
+pub mod points;
 mod report;
 mod stats;
 mod teacher;
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 
+pub(crate) use peers::script;
 pub use report::{Report, print};
 
 use crate::photos;
@@ -118,7 +120,7 @@ pub fn measure(options: &Options) -> Result<Report> {
     bar.finish_and_clear();
     if let Some(folder) = &options.out {
         report.write(folder)?;
-        plot(folder)?;
+        plot("plot.py", folder)?;
     }
     Ok(report)
 }
@@ -196,17 +198,17 @@ fn psnr(a: &RgbImage, b: &RgbImage) -> f64 {
     (10.0 * (255.0 * 255.0 / mean.max(1e-6)).log10()).min(100.0)
 }
 
-/// Draws the report in a folder.
-fn plot(folder: &std::path::Path) -> Result<()> {
+/// Draws the report in a folder with a script of bench/python.
+pub(crate) fn plot(script: &str, folder: &std::path::Path) -> Result<()> {
     let (python, path) = peers::python()?;
     let status = Command::new(&python)
         .env("PYTHONPATH", path)
-        .arg(peers::script("plot.py"))
+        .arg(peers::script(script))
         .arg(folder)
         .status()
         .with_context(|| format!("cannot start {python}"))?;
     if !status.success() {
-        bail!("plot.py failed: is matplotlib there? Remove .peers to have it installed again");
+        bail!("{script} failed: is matplotlib there? Remove .peers to have it installed again");
     }
     Ok(())
 }

@@ -6,24 +6,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use http::HeaderMap;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
-use sidecod_device::encode::{self, Coding};
-use sidecod_edge::bundles;
+use sidecod_device::encode::{self, Coding, Looked};
+use sidecod_edge::bundles::{self, Stored};
 use sidecod_edge::config::Device;
 use sidecod_edge::decode::pool::{Pool, Settings};
 use sidecod_edge::decode::torch::Engine;
-use sidecod_edge::decode::{self, Decoded};
+use sidecod_edge::decode::{self, Content};
+use sidecod_wire::bundle::Manifest;
 use sidecod_wire::entropy;
 use sidecod_wire::frame::Frame;
 use sidecod_wire::limits::Limits;
 use sidecod_wire::media::{self, Color, Picture};
-use sidecod_wire::slot::Request;
 
 use super::{Codec, Coded};
 use crate::stack::workspace;
 
 /// Times that a picture is coded; the shortest counts.
-const REPEAT: usize = 3;
+pub(super) const REPEAT: usize = 3;
 
 /// One bundle at one quality and one bound on the longer side.
 pub struct Ours {
@@ -32,8 +33,67 @@ pub struct Ours {
     quality: usize,
     max_side: u32,
     encoder: Arc<encode::Codec>,
+    decoder: Arc<Decoding>,
+}
+
+/// What the edge does with frames of one bundle.
+pub struct Decoding {
     codec: Arc<decode::Codec>,
-    pool: Arc<Pool>,
+    pool: Pool,
+}
+
+impl Decoding {
+    /// Loads and warms the decoder of a bundle, and the tail behind it where it has one.
+    pub fn open(engine: Engine, stored: Stored) -> Result<Self> {
+        let decoder = Box::new(engine.load(&stored)?);
+        let codec = Arc::new(decode::Codec {
+            bundle: stored.bundle,
+            decoder,
+        });
+        let settings = Settings {
+            threads: 1,
+            queue: 1,
+            // Nobody is hurried.
+            max_wait: Duration::from_hours(1),
+            max_batch: 1,
+        };
+        let (pool, warmed) = Pool::start(std::slice::from_ref(&codec), settings)?;
+        for warmed in warmed {
+            warmed
+                .blocking_recv()
+                .context("the decode thread has ended")??;
+        }
+        Ok(Self { codec, pool })
+    }
+
+    /// The bundle's manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.codec.bundle.manifest
+    }
+
+    /// What the one slot of a frame decodes to.
+    pub fn content(&self, frame: &[u8]) -> Result<Content> {
+        let frame = Frame::decode(frame, &Limits::default())?;
+        let [slot] = &frame.slots[..] else {
+            bail!("the frame has {} slots", frame.slots.len());
+        };
+        let bundle = &self.codec.bundle;
+        let channels = bundle.manifest.channels;
+        let size = match &bundle.manifest.point {
+            Some(point) => (point.feature[2] as u32, point.feature[1] as u32),
+            None => slot.coded_size(),
+        };
+        let (height, width) = bundle.manifest.latent_size(size.0, size.1);
+        let quality = usize::from(frame.quality);
+        let tables = &bundle.tables[quality];
+        let symbols = entropy::decode(&slot.code, channels, height, width, tables)?;
+        let submitted = self.pool.submit(self.codec.clone(), quality, symbols, size);
+        let Ok(waiting) = submitted else {
+            bail!("the decode queue is full");
+        };
+        let decoded = waiting.blocking_recv();
+        Ok(decoded.context("the decode thread has ended")??.content)
+    }
 }
 
 /// The bundles that ship.
@@ -54,26 +114,8 @@ pub fn open(folders: &[PathBuf], max_sides: &[u32]) -> Result<Vec<Ours>> {
     let mut all = Vec::new();
     for (folder, stored) in folders.iter().zip(bundles::read_all(folders)?) {
         let encoder = Arc::new(encode::Codec::open(folder, Limits::default())?);
-        let decoder = Box::new(engine.load(&stored)?);
-        let codec = Arc::new(decode::Codec {
-            bundle: stored.bundle,
-            decoder,
-        });
-        let settings = Settings {
-            // Nobody is hurried.
-            max_wait: Duration::from_hours(1),
-            threads: 1,
-            queue: 1,
-            max_batch: 1,
-        };
-        let (pool, warmed) = Pool::start(std::slice::from_ref(&codec), settings)?;
-        for warmed in warmed {
-            warmed
-                .blocking_recv()
-                .context("the decode thread has ended")??;
-        }
-        let pool = Arc::new(pool);
-        let manifest = &codec.bundle.manifest;
+        let decoder = Arc::new(Decoding::open(engine, stored)?);
+        let manifest = decoder.manifest();
         for max_side in std::iter::once(0).chain(max_sides.iter().copied()) {
             for (quality, listed) in manifest.qualities.iter().enumerate() {
                 all.push(Ours {
@@ -85,8 +127,7 @@ pub fn open(folders: &[PathBuf], max_sides: &[u32]) -> Result<Vec<Ours>> {
                     quality,
                     max_side,
                     encoder: encoder.clone(),
-                    codec: codec.clone(),
-                    pool: pool.clone(),
+                    decoder: decoder.clone(),
                 });
             }
         }
@@ -95,39 +136,15 @@ pub fn open(folders: &[PathBuf], max_sides: &[u32]) -> Result<Vec<Ours>> {
 }
 
 impl Ours {
-    fn decode(&self, frame: &[u8]) -> Result<Decoded> {
-        let frame = Frame::decode(frame, &Limits::default())?;
-        let [slot] = &frame.slots[..] else {
-            bail!("the frame has {} slots", frame.slots.len());
-        };
-        let bundle = &self.codec.bundle;
-        let channels = bundle.manifest.channels;
-        let size = slot.coded_size();
-        let (height, width) = bundle.manifest.latent_size(size.0, size.1);
-        let tables = &bundle.tables[self.quality];
-        let symbols = entropy::decode(&slot.code, channels, height, width, tables)?;
-        let Ok(waiting) = self
-            .pool
-            .submit(self.codec.clone(), self.quality, symbols, size)
-        else {
-            bail!("the decode queue is full");
-        };
-        Ok(waiting
-            .blocking_recv()
-            .context("the decode thread has ended")??)
-    }
-}
-
-impl Ours {
     /// Pixels at the picture's own size.
-    fn restored(&self, decoded: Decoded, width: u32, height: u32) -> Vec<u8> {
+    fn restored(&self, rgb: Vec<u8>, width: u32, height: u32) -> Vec<u8> {
         let (coded_width, coded_height) = media::coded_size(width, height, self.max_side);
         let picture = Picture {
             width: coded_width,
             height: coded_height,
             color: Color::Rgb,
             orientation: 1,
-            rgb: decoded.rgb,
+            rgb,
         };
         picture.resized(width, height).rgb
     }
@@ -152,28 +169,28 @@ impl Codec for Ours {
             height,
             ExtendedColorType::Rgb8,
         )?;
-        let request = Request {
-            body: &file,
-            content_type: Some("image/png"),
-            json_length: None,
-        };
         let coding = Coding {
-            quality: self.quality,
             max_side: self.max_side,
             ..Coding::default()
         };
+        let limits = self.encoder.limits();
+        let (headers, limit) = (HeaderMap::new(), file.len());
+        let looked = Looked::new(&headers, file.into(), limit, &coding.shape, limits)?;
         let (mut encode, mut decode) = (Duration::MAX, Duration::MAX);
         let mut result = None;
         for _ in 0..REPEAT {
-            let coded = self.encoder.code(&request, &coding)?;
+            let coded = self.encoder.code(&looked, &coding, self.quality)?;
             let took = coded.steps.iter();
             let took = took.filter(|(step, _)| matches!(*step, "encode" | "entropy"));
             encode = encode.min(took.map(|(_, took)| *took).sum());
             let begin = Instant::now();
-            let decoded = self.decode(&coded.frame)?;
-            let rgb = self.restored(decoded, width, height);
+            let content = self.decoder.content(coded.crossing.bytes())?;
+            let Content::Rgb(rgb) = content else {
+                bail!("the bundle is none for pictures");
+            };
+            let rgb = self.restored(rgb, width, height);
             decode = decode.min(begin.elapsed());
-            result = Some((coded.frame.len(), rgb));
+            result = Some((coded.crossing.bytes().len(), rgb));
         }
         let (bytes, rgb) = result.context("coded at least once")?;
         Ok(Coded {

@@ -74,10 +74,7 @@ impl Teacher {
             .iter()
             .map(|logit| f64::from(*logit))
             .collect();
-        let greatest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = logits.iter().map(|logit| (logit - greatest).exp()).sum();
-        let log_sum = greatest + sum.ln();
-        Ok(Answer(logits.iter().map(|logit| logit - log_sum).collect()))
+        Ok(Answer::new(&logits))
     }
 }
 
@@ -89,6 +86,14 @@ fn input_shape(file: &[u8]) -> TractResult<Vec<usize>> {
 }
 
 impl Answer {
+    /// The answer that a model's outputs say.
+    pub fn new(logits: &[f64]) -> Self {
+        let greatest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = logits.iter().map(|logit| (logit - greatest).exp()).sum();
+        let log_sum = greatest + sum.ln();
+        Self(logits.iter().map(|logit| logit - log_sum).collect())
+    }
+
     /// The most probable class.
     pub fn best(&self) -> usize {
         let mut best = 0;

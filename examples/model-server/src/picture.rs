@@ -59,8 +59,15 @@ pub struct Input(Vec<f32>);
 
 impl Input {
     /// Decodes a picture, turns it upright, scales its short side to 256 pixels (bilinear,
-    /// antialiased) and takes the 224x224 pixels in its middle.
+    /// antialiased) and takes the 224x224 pixels in its middle. Bytes that are no picture, but as
+    /// many as the input's values have as little-endian 32-bit floats, are taken as those.
     pub fn read(bytes: &[u8], limits: Limits) -> Result<Self, PictureError> {
+        if bytes.len() == 3 * SIDE * SIDE * size_of::<f32>() && image::guess_format(bytes).is_err()
+        {
+            let numbers = bytes.chunks_exact(size_of::<f32>());
+            let value = |number: &[u8]| number.try_into().map_or(0.0, f32::from_le_bytes);
+            return Ok(Self(numbers.map(value).collect()));
+        }
         let picture = decode(bytes, limits)?;
         let (width, height) = picture.dimensions();
         // The square in the middle holds all of the crop. Scaling only it bounds the work: a strip
@@ -250,6 +257,18 @@ mod tests {
     fn what_follows_the_end_of_a_jpeg_does_not_count() {
         let film = [&[0xff, 0xda][..], &[0; 5000]].concat();
         assert!(read(&[photo("goldfish.jpg"), film].concat()).is_ok());
+    }
+
+    #[test]
+    fn the_input_itself_is_taken() {
+        let input = read(&photo("goldfish.jpg")).unwrap();
+        let bytes: Vec<u8> = input
+            .values()
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect();
+        assert_eq!(read(&bytes).unwrap().values(), input.values());
+        assert!(read(&bytes[4..]).is_err());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The keys of a route that say where its inputs stand and how they are coded.
 
 use serde::Deserialize;
-use sidecod_wire::bundle::Manifest;
 use sidecod_wire::media::MediaType;
 use sidecod_wire::slot::{Pointer, Preset, Tensors};
 use sidecod_wire::tensor::{Element, Layout, Values};
@@ -64,20 +63,11 @@ pub enum Render {
 type Fault = (&'static str, String);
 
 impl Route {
-    /// How this route's inputs are coded with a bundle.
+    /// How this route's inputs are found and coded.
     ///
     /// # Errors
     /// The key that is wrong, and why.
-    pub fn coding(&self, manifest: &Manifest) -> Result<Coding, Fault> {
-        let quality = match &self.quality {
-            None => 0,
-            Some(name) => manifest.quality(name).ok_or_else(|| {
-                let known = manifest.qualities.iter().map(|quality| &quality.name[..]);
-                let known: Vec<_> = known.collect();
-                let (bundle, known) = (&manifest.name, known.join(", "));
-                ("quality", format!("{bundle} has no {name}, but {known}"))
-            })?,
-        };
+    pub fn coding(&self) -> Result<Coding, Fault> {
         let mut shape = self.shape.shape();
         for text in &self.pointers {
             let pointer: Result<Pointer, _> = text.parse();
@@ -100,7 +90,6 @@ impl Route {
         }
         Ok(Coding {
             shape,
-            quality,
             max_side: self.max_side,
             written_as: match self.render {
                 Render::Same => None,

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor, value};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor, value};
 use sidecod_sidecar::upstream::BaseUrl;
 
-/// At least one base URL: a string or a list of them.
+/// At least one base URL, http or https: a string or a list of them.
 #[derive(Debug, Clone)]
 pub struct Urls {
     first: BaseUrl,
@@ -31,17 +32,21 @@ impl<'de> Deserialize<'de> for Urls {
     }
 }
 
+/// One of a list.
+#[derive(Deserialize)]
+struct Url(#[serde(deserialize_with = "BaseUrl::http_or_https")] BaseUrl);
+
 struct OneOrMore;
 
 impl<'de> Visitor<'de> for OneOrMore {
     type Value = Urls;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a base URL, http://host:port, or a list of them")
+        f.write_str("a base URL, https://host:port, or a list of them")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Urls, E> {
-        let first = BaseUrl::deserialize(value::StrDeserializer::new(text))?;
+        let first = BaseUrl::http_or_https(value::StrDeserializer::new(text))?;
         Ok(Urls {
             first,
             more: Vec::new(),
@@ -49,10 +54,11 @@ impl<'de> Visitor<'de> for OneOrMore {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Urls, A::Error> {
-        let first = list.next_element()?;
-        let first = first.ok_or_else(|| A::Error::custom("no base URL, want http://host:port"))?;
+        let first = list.next_element::<Url>()?;
+        let none = || A::Error::custom("no base URL, want http:// or https://host:port");
+        let Url(first) = first.ok_or_else(none)?;
         let mut more = Vec::new();
-        while let Some(url) = list.next_element()? {
+        while let Some(Url(url)) = list.next_element()? {
             more.push(url);
         }
         Ok(Urls { first, more })

@@ -3,21 +3,29 @@
 //! A picture is encoded in strips of bounded height, so that memory does not grow with its area
 //! beyond the pixels themselves.
 
+pub mod classical;
 mod content_coding;
+mod look;
+mod parts;
 mod pool;
 mod tract;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use sidecod_wire::bundle::{self, Bundle, BundleError};
+use sidecod_wire::describe::FILES;
 use sidecod_wire::entropy::{self, EntropyError, Symbols};
 use sidecod_wire::frame::{Frame, Slot};
 use sidecod_wire::limits::Limits;
 use sidecod_wire::media::{self, MediaError, MediaType, Picture};
-use sidecod_wire::slot::{self, Form, Request, Shape, SlotError};
+use sidecod_wire::slot::{self, Form, Shape, SlotError};
 
 pub use content_coding::{CodingError, ContentCodings};
+pub use look::{Looked, content_codings};
+pub use parts::{Head, Local, Parts, Single};
 pub use pool::{Full, Pool};
 pub use tract::Tract;
 
@@ -25,20 +33,23 @@ pub use tract::Tract;
 /// each a pixel.
 const STRIP_PIXELS: usize = 1 << 17;
 
-/// Runs a bundle's encoder.
+/// Runs a net of the device: a codec's encoder, or a part of the model before it.
 pub trait Encoder: Send + Sync {
-    /// `pixels` are three planes (red, green, blue) of `height` rows of `width`, between 0 and 1;
-    /// both sides are multiples of the bundle's stride. Gives the latent, plane by plane.
+    /// `planes` are as many planes as the net takes, of `height` rows of `width`. Of a codec for
+    /// pictures: red, green, blue, between 0 and 1, both sides multiples of the bundle's stride.
+    /// Gives what comes out, plane by plane.
     ///
     /// # Errors
     /// [`EncoderError`] if the engine fails, which no picture should make it do.
-    fn run(&self, pixels: Vec<f32>, height: usize, width: usize) -> Result<Vec<f32>, EncoderError>;
+    fn run(&self, planes: Vec<f32>, height: usize, width: usize) -> Result<Vec<f32>, EncoderError>;
 }
 
-/// The engine could not load or run the encoder.
+/// The engine could not load or run a net.
 #[derive(Debug, thiserror::Error)]
-#[error("{file}: {reason}", file = bundle::ENCODER)]
+#[error("{file}: {reason}")]
 pub struct EncoderError {
+    /// The net's file.
+    pub file: &'static str,
     /// What the engine said.
     pub reason: String,
 }
@@ -63,6 +74,12 @@ pub enum NotCoded {
     /// There is no input in it.
     #[error("no photo in the body")]
     NoInput,
+    /// There are several where one is wanted.
+    #[error("{0} photos in the body, a model's answer is to one")]
+    Several(usize),
+    /// There is no such part of a model here.
+    #[error("no such part of a model runs here")]
+    NoPart,
     /// Its content codings do not come off.
     #[error(transparent)]
     ContentCoding(#[from] CodingError),
@@ -80,7 +97,7 @@ pub enum NotCoded {
     /// The code is larger than the input.
     #[error("the frame has {frame} bytes, the body {body}")]
     NotSmaller {
-        /// Bytes of the frame.
+        /// Bytes of the frame, or of the body with other photos.
         frame: usize,
         /// Bytes of the body.
         body: usize,
@@ -99,6 +116,8 @@ impl NotCoded {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoInput => "no_input",
+            Self::Several(_) => "several_inputs",
+            Self::NoPart => "no_part",
             Self::ContentCoding(_) => "content_encoding",
             Self::Slots(_) => "slots",
             Self::Media {
@@ -121,27 +140,63 @@ impl NotCoded {
 pub struct Coding {
     /// Where they stand.
     pub shape: Shape,
-    /// Index of one of the bundle's qualities.
-    pub quality: usize,
     /// Pixels to which the longer side of a picture is reduced before it is coded; 0: no bound.
     pub max_side: u32,
     /// Media type in which the edge writes photos, if not their own.
     pub written_as: Option<MediaType>,
 }
 
-/// A frame and the time that each step took.
+/// What crosses the link in place of a request's body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Crossing {
+    /// A frame, which the edge turns back into a body.
+    Frame(Bytes),
+    /// A body with other photos, which the edge passes on as it is.
+    Body {
+        /// The body, without any content coding.
+        body: Bytes,
+        /// `Content-Type`.
+        content_type: Option<String>,
+        /// Bytes of the JSON at its start, where the request has a header that tells them.
+        json_length: Option<usize>,
+    },
+    /// Nothing: the device has the answer.
+    Answer {
+        /// `Content-Type` of the answer.
+        content_type: String,
+        /// Its body.
+        body: Bytes,
+    },
+}
+
+static NOTHING: Bytes = Bytes::new();
+
+impl Crossing {
+    /// Its bytes on the link.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Answer { .. } => &NOTHING,
+            Self::Frame(bytes) | Self::Body { body: bytes, .. } => bytes,
+        }
+    }
+}
+
+/// What a request's body crosses as, and the time that each step took.
 #[derive(Debug)]
 pub struct Coded {
-    /// The frame's bytes.
-    pub frame: Vec<u8>,
+    /// What crosses.
+    pub crossing: Crossing,
     /// Steps by name.
-    pub steps: [(&'static str, Duration); 4],
+    pub steps: Vec<(&'static str, Duration)>,
 }
 
 /// A bundle with its engine.
+#[derive(Clone)]
 pub struct Codec {
     bundle: Bundle,
-    encoder: Box<dyn Encoder>,
+    encoder: Arc<dyn Encoder>,
+    parts: Arc<Parts>,
     limits: Limits,
 }
 
@@ -151,25 +206,53 @@ impl Codec {
     /// # Errors
     /// [`OpenError`] that names the file.
     pub fn open(folder: &Path, limits: Limits) -> Result<Self, OpenError> {
-        let name = |file: &str| folder.join(file).display().to_string();
         let read = |file: &str| {
-            std::fs::read(folder.join(file)).map_err(|error| OpenError::Read(name(file), error))
+            let file = folder.join(file);
+            std::fs::read(&file).map_err(|error| OpenError::Read(file.display().to_string(), error))
         };
-        let in_folder = |error| OpenError::Bundle(folder.display().to_string(), error);
-        let bundle =
-            Bundle::parse(&read(bundle::MANIFEST)?, &read(bundle::TABLES)?).map_err(in_folder)?;
-        let onnx = read(bundle::ENCODER)?;
-        bundle
-            .manifest
-            .verify(bundle::ENCODER, &onnx)
-            .map_err(in_folder)?;
-        let encoder = Tract::load(&onnx)
-            .map_err(|error| OpenError::Encoder(folder.display().to_string(), error))?;
+        let [manifest, encoder, tables] = FILES;
+        let files = [read(manifest)?, read(encoder)?, read(tables)?];
+        let files = files.each_ref().map(Vec::as_slice);
+        Self::of(files, &folder.display().to_string(), limits)
+    }
+
+    /// Opens a bundle whose [`FILES`] are at hand; `name` is for errors.
+    ///
+    /// # Errors
+    /// [`OpenError`] that names the file.
+    pub fn of(files: [&[u8]; 3], name: &str, limits: Limits) -> Result<Self, OpenError> {
+        let [manifest, encoder, tables] = files;
+        let damaged = |error| OpenError::Bundle(name.to_owned(), error);
+        let bundle = Bundle::parse(manifest, tables).map_err(damaged)?;
+        let listed = bundle.manifest.verify(bundle::ENCODER, encoder);
+        listed.map_err(damaged)?;
+        let encoder = Tract::load(encoder, bundle::ENCODER, 3)
+            .map_err(|error| OpenError::Encoder(name.to_owned(), error))?;
         Ok(Self {
             bundle,
-            encoder: Box::new(encoder),
+            encoder: Arc::new(encoder),
+            parts: Arc::default(),
             limits,
         })
+    }
+
+    /// The same with parts of the model, for options that run them here.
+    #[must_use]
+    pub fn with(mut self, parts: Arc<Parts>) -> Self {
+        self.parts = parts;
+        self
+    }
+
+    /// The parts of the model.
+    #[must_use]
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// Bounds on what an input may be.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// What the bundle is.
@@ -178,32 +261,26 @@ impl Codec {
         &self.bundle
     }
 
-    /// Makes the frame for a body.
+    /// Makes the frame for a body at the quality of this index.
     ///
     /// # Errors
     /// [`NotCoded`] if the request has to cross as it is.
-    pub fn code(&self, request: &Request, coding: &Coding) -> Result<Coded, NotCoded> {
+    pub fn code(
+        &self,
+        looked: &Looked,
+        coding: &Coding,
+        quality: usize,
+    ) -> Result<Coded, NotCoded> {
         let mut clock = Clock::start();
-        let body = request.body;
-        let found = slot::find(request, &coding.shape, &self.limits)?;
-        if found.inputs.is_empty() {
-            return Err(NotCoded::NoInput);
-        }
-        let mut steps = [
-            ("locate", clock.lap()),
+        let body = &looked.body[..];
+        let mut steps = vec![
             ("media", Duration::ZERO),
             ("encode", Duration::ZERO),
             ("entropy", Duration::ZERO),
         ];
-        let mut slots = Vec::with_capacity(found.inputs.len());
-        for (index, input) in found.inputs.iter().enumerate() {
-            let picture = input
-                .form
-                .read(&body[input.range.clone()], &self.limits)
-                .map_err(|source| NotCoded::Media {
-                    slot: index,
-                    source,
-                })?;
+        let mut slots = Vec::with_capacity(looked.found.inputs.len());
+        for (index, input) in looked.found.inputs.iter().enumerate() {
+            let picture = looked.read(index, &self.limits)?;
             let Picture {
                 width,
                 height,
@@ -217,11 +294,11 @@ impl Codec {
             };
             let (coded_width, coded_height) = media::coded_size(width, height, coding.max_side);
             let picture = picture.resized(coded_width, coded_height);
+            steps[0].1 += clock.lap();
+            let symbols = self.symbols(&picture, quality)?;
             steps[1].1 += clock.lap();
-            let symbols = self.symbols(&picture, coding.quality)?;
+            let code = entropy::encode(&symbols, &self.bundle.tables[quality])?;
             steps[2].1 += clock.lap();
-            let code = entropy::encode(&symbols, &self.bundle.tables[coding.quality])?;
-            steps[3].1 += clock.lap();
             slots.push(Slot {
                 form,
                 width,
@@ -232,21 +309,20 @@ impl Codec {
                 code,
             });
         }
+        let forms = slots.iter().map(|slot| &slot.form);
         let frame = Frame {
             bundle: self.bundle.digest.short(),
-            quality: coding.quality as u8,
-            content_type: content_type(request, &slots),
-            skeleton: slot::cut(body, &found),
+            quality: quality as u8,
+            content_type: content_type(looked, forms),
+            skeleton: slot::cut(body, &looked.found),
             slots,
         }
         .encode();
-        if frame.len() >= body.len() {
-            return Err(NotCoded::NotSmaller {
-                frame: frame.len(),
-                body: body.len(),
-            });
-        }
-        Ok(Coded { frame, steps })
+        smaller(frame.len(), body)?;
+        Ok(Coded {
+            crossing: Crossing::Frame(frame.into()),
+            steps,
+        })
     }
 
     /// Encodes and quantises a picture, strip by strip.
@@ -266,6 +342,7 @@ impl Codec {
                 .run(pixels, (bottom - top) * stride, columns * stride)?;
             if latent.len() != manifest.channels * (bottom - top) * columns {
                 return Err(EncoderError {
+                    file: bundle::ENCODER,
                     reason: format!("gives {} values for a strip", latent.len()),
                 });
             }
@@ -276,24 +353,33 @@ impl Codec {
     }
 }
 
+/// Refuses what would not save bytes.
+fn smaller(crosses: usize, body: &[u8]) -> Result<(), NotCoded> {
+    if crosses < body.len() {
+        return Ok(());
+    }
+    Err(NotCoded::NotSmaller {
+        frame: crosses,
+        body: body.len(),
+    })
+}
+
 /// The content-type for the model server: the request's own, unless it tells the type of a photo
 /// that is the whole body and is written as another.
-fn content_type(request: &Request, slots: &[Slot]) -> Option<String> {
-    let own = request.content_type?;
+fn content_type<'f>(
+    looked: &Looked,
+    mut forms: impl ExactSizeIterator<Item = &'f Form>,
+) -> Option<String> {
+    let own = looked.content_type.as_deref()?;
     let is_image = own
         .trim_start()
         .get(..6)
         .is_some_and(|s| s.eq_ignore_ascii_case("image/"));
-    let written = match slots {
-        [
-            Slot {
-                form: Form::File { media, .. },
-                ..
-            },
-        ] if is_image => Some(*media),
+    let written = match (forms.len(), forms.next()) {
+        (1, Some(Form::File { media, .. })) if is_image => Some(*media),
         _ => None,
     };
-    match (written, MediaType::sniff(request.body)) {
+    match (written, MediaType::sniff(&looked.body)) {
         (Some(written), Some(sent)) if written != sent => Some(written.mime().to_owned()),
         _ => Some(own.to_owned()),
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::ops::konst::Const;
 
 use super::{Encoder, EncoderError};
 
@@ -12,23 +13,30 @@ const PLANS: usize = 8;
 
 type Plan = Arc<TypedRunnableModel>;
 
-/// An encoder that tract runs. Plans are made for one shape each, the latest used are kept.
+/// A net that tract runs. Plans are made for one shape each, the latest used are kept.
 pub struct Tract {
     model: InferenceModel,
+    /// Its file, for errors.
+    file: &'static str,
+    /// Channels of what it takes.
+    channels: usize,
     plans: Mutex<VecDeque<((usize, usize), Plan)>>,
 }
 
 impl Tract {
-    /// Reads an encoder from the bytes of its ONNX file.
+    /// Reads a net whose input has so many planes from the bytes of its ONNX file. Weights may be of
+    /// half precision.
     ///
     /// # Errors
     /// [`EncoderError`] if tract cannot read it.
-    pub fn load(onnx: &[u8]) -> Result<Self, EncoderError> {
+    pub fn load(onnx: &[u8], file: &'static str, channels: usize) -> Result<Self, EncoderError> {
         let model = tract_onnx::onnx()
             .model_for_read(&mut &onnx[..])
-            .map_err(failed)?;
+            .map_err(|error| failed(file, &error))?;
         Ok(Self {
             model,
+            file,
+            channels,
             plans: Mutex::default(),
         })
     }
@@ -44,13 +52,14 @@ impl Tract {
             return Ok(plan);
         }
         drop(plans);
-        let fact = f32::fact([1, 3, height, width]);
-        let plan = self
+        let fact = f32::fact([1, self.channels, height, width]);
+        let mut net = self
             .model
             .clone()
             .with_input_fact(0, fact.into())?
-            .into_optimized()?
-            .into_runnable()?;
+            .into_typed()?;
+        widen(&mut net)?;
+        let plan = net.into_optimized()?.into_runnable()?;
         let mut plans = lock();
         plans.truncate(PLANS - 1);
         plans.push_front((shape, plan.clone()));
@@ -59,10 +68,10 @@ impl Tract {
 }
 
 impl Encoder for Tract {
-    fn run(&self, pixels: Vec<f32>, height: usize, width: usize) -> Result<Vec<f32>, EncoderError> {
+    fn run(&self, planes: Vec<f32>, height: usize, width: usize) -> Result<Vec<f32>, EncoderError> {
         let run = || -> TractResult<Vec<f32>> {
-            let input = Tensor::from_shape(&[1, 3, height, width], &pixels)?;
-            drop(pixels);
+            let input = Tensor::from_shape(&[1, self.channels, height, width], &planes)?;
+            drop(planes);
             let output = self.plan(height, width)?.run(tvec!(input.into()))?;
             let latent = output.first().ok_or_else(|| TractError::msg("no output"))?;
             Ok(latent
@@ -71,13 +80,30 @@ impl Encoder for Tract {
                 .copied()
                 .collect())
         };
-        run().map_err(failed)
+        run().map_err(|error| failed(self.file, &error))
     }
 }
 
-#[allow(clippy::needless_pass_by_value)] // map_err hands it over
-fn failed(error: TractError) -> EncoderError {
+/// Makes weights of half precision single: tract does not fold a cast that makes a constant larger,
+/// it would run again for every input.
+fn widen(net: &mut TypedModel) -> TractResult<()> {
+    for node in &mut net.nodes {
+        let Some(weights) = node.op_as::<Const>() else {
+            continue;
+        };
+        if weights.val().datum_type() == f16::datum_type() {
+            let wide = weights.val().cast_to::<f32>()?.into_owned();
+            let wide = wide.into_arc_tensor();
+            node.outputs[0].fact = TypedFact::try_from(&wide)?;
+            node.op = Box::new(Const::new(wide)?);
+        }
+    }
+    Ok(())
+}
+
+fn failed(file: &'static str, error: &TractError) -> EncoderError {
     EncoderError {
+        file,
         reason: format!("{error:#}"),
     }
 }

@@ -20,10 +20,12 @@ use super::tunnel::{self, TunnelError};
 use super::{Way, refuse_loop};
 use crate::app::App;
 use crate::intercept;
+use crate::reload::Current;
 
 /// What answers the requests of a connection that has this place.
-pub fn service(app: Arc<App>, place: Place) -> impl Service {
-    listen::service(move |request| answer(app.clone(), place.clone(), request))
+#[must_use]
+pub fn service(current: Current, place: Place) -> impl Service {
+    listen::service(move |request| answer(current.get(), place.clone(), request))
 }
 
 async fn answer(app: Arc<App>, place: Place, mut request: Request<Incoming>) -> Response<Body> {

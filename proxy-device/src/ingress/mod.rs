@@ -15,7 +15,6 @@ pub mod transparent;
 pub mod tunnel;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -25,7 +24,7 @@ use sidecod_sidecar::problem::problem;
 use sidecod_sidecar::shutdown::Shutdown;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::app::App;
+use crate::reload::Current;
 
 /// How an app finds a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +52,7 @@ impl Way {
 /// What the listeners share.
 #[derive(Clone)]
 pub struct Ingress {
-    pub(crate) app: Arc<App>,
+    pub(crate) current: Current,
     pub(crate) http: Http,
     pub(crate) shutdown: Shutdown,
 }
@@ -61,9 +60,9 @@ pub struct Ingress {
 impl Ingress {
     /// The ways into an app's sidecar.
     #[must_use]
-    pub fn new(app: Arc<App>, http: Http, shutdown: Shutdown) -> Self {
+    pub fn new(current: impl Into<Current>, http: Http, shutdown: Shutdown) -> Self {
         Self {
-            app,
+            current: current.into(),
             http,
             shutdown,
         }
@@ -79,14 +78,14 @@ impl Ingress {
     async fn connection(self, way: Way, stream: TcpStream, peer: SocketAddr, place: Place) {
         match way {
             Way::Reverse => {
-                let service = reverse::service(self.app);
+                let service = reverse::service(self.current);
                 let none = Bytes::new();
                 self.http
                     .http1(none, stream, service, self.shutdown, place)
                     .await;
             }
             Way::Forward => {
-                let service = forward::service(self.app, place.clone());
+                let service = forward::service(self.current, place.clone());
                 let none = Bytes::new();
                 self.http
                     .http1(none, stream, service, self.shutdown, place)

@@ -1,13 +1,16 @@
 //! The reverse proxy: every request is for the model server of the configuration.
 
-use std::sync::Arc;
-
 use sidecod_sidecar::listen::{self, Service};
 
-use crate::app::App;
 use crate::intercept;
+use crate::reload::Current;
 
 /// What answers the requests of a connection.
-pub fn service(app: Arc<App>) -> impl Service {
-    listen::service(move |request| intercept::answer(app.clone(), app.reverse.clone(), request))
+#[must_use]
+pub fn service(current: Current) -> impl Service {
+    listen::service(move |request| {
+        let app = current.get();
+        let destination = app.reverse.clone();
+        intercept::answer(app, destination, request)
+    })
 }

@@ -28,6 +28,7 @@ use super::tunnel::{self, TunnelError};
 use super::{Ingress, Way, count_loop, refuse_loop};
 use crate::app::App;
 use crate::intercept;
+use crate::reload::Current;
 
 /// Serves a redirected connection to its end.
 pub async fn serve(ingress: Ingress, stream: TcpStream, peer: SocketAddr, place: Place) {
@@ -58,7 +59,7 @@ pub async fn serve_to(
     original: SocketAddr,
     place: Place,
 ) {
-    let app = ingress.app.clone();
+    let app = ingress.current.get();
     let looped = || app.own.is_listener(original) || app.own.is_outgoing(peer);
     let destination = listed(&app, original);
     if destination.is_none() && !looped() {
@@ -103,7 +104,7 @@ pub async fn serve_to(
             if protocol == Protocol::Http2 {
                 destination.version = Version::HTTP_2;
             }
-            let service = service(app, destination, original);
+            let service = service(ingress.current.clone(), destination, original);
             http(ingress, protocol, first, stream, service, place).await;
         }
     }
@@ -202,7 +203,7 @@ async fn http(
     }
 }
 
-fn service(app: Arc<App>, destination: Destination, original: SocketAddr) -> impl Service {
+fn service(current: Current, destination: Destination, original: SocketAddr) -> impl Service {
     // What a request of HTTP/1.0 may leave out.
     let host = HeaderValue::from_maybe_shared(Bytes::from(original.to_string())).ok();
     listen::service(move |mut request: Request<Incoming>| {
@@ -213,7 +214,7 @@ fn service(app: Arc<App>, destination: Destination, original: SocketAddr) -> imp
             let headers = request.headers_mut();
             headers.entry(header::HOST).or_insert_with(|| host.clone());
         }
-        intercept::answer(app.clone(), destination.clone(), request)
+        intercept::answer(current.get(), destination.clone(), request)
     })
 }
 

@@ -1,22 +1,27 @@
-//! One connection to an edge: a socket, then HTTP/2 over it.
+//! One connection to an edge: a socket, TLS over it where the edge's URL is https, and HTTP/2 in that.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Request};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use sidecod_sidecar::body::none;
+use sidecod_sidecar::body::empty;
 use sidecod_sidecar::own::Own;
+use sidecod_sidecar::tls::{self, TlsError};
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_sidecar::{Body, BoxError};
-use sidecod_wire::header::{PROBE, TOKEN};
+use sidecod_wire::header::{ASK, ASK_PROBE, TOKEN};
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::SetUpError;
 use super::counted::Counted;
+use crate::config;
 use crate::relay::edge_error;
 
 /// The connection is tried with a ping after this much silence, also while it is idle.
@@ -31,7 +36,7 @@ const MAX_HEADERS: u32 = 512 << 10;
 const WINDOW: u32 = 2 << 20;
 
 /// How edges are connected to.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Connect {
     /// What the connections are noted in.
     pub own: Own,
@@ -39,6 +44,8 @@ pub(super) struct Connect {
     pub limit: Duration,
     /// What admits this device.
     pub token: Option<HeaderValue>,
+    /// How it is encrypted; not at all where there is none.
+    tls: Option<Arc<tls::Client>>,
 }
 
 /// A connection, and the task that ends with it.
@@ -48,6 +55,29 @@ pub(super) type Connected = (SendRequest<Body>, JoinHandle<()>);
 pub(super) const NOT_READY: &str = "not-ready";
 
 impl Connect {
+    /// What the configuration says of edges.
+    ///
+    /// # Errors
+    /// [`SetUpError`].
+    pub fn new(edge: &config::Edge, own: Own) -> Result<Self, SetUpError> {
+        let token = edge
+            .token
+            .as_ref()
+            .map(|token| HeaderValue::from_str(token.secret()))
+            .transpose()
+            .map_err(|_| SetUpError::Token)?;
+        let token = token.map(|mut token| {
+            token.set_sensitive(true);
+            token
+        });
+        Ok(Self {
+            own,
+            limit: Duration::from_millis(edge.connect_timeout_ms),
+            token,
+            tls: edge.tls.as_ref().map(client).transpose()?.map(Arc::new),
+        })
+    }
+
     /// Connects to an edge, at most for the limit. With `probing` an answer of the edge is waited
     /// for: a frozen process has its connections accepted by the system. The error is for people.
     pub async fn to(
@@ -57,7 +87,7 @@ impl Connect {
         probing: bool,
     ) -> Result<Connected, String> {
         let attempt = async {
-            let (sender, connection) = self.handshake(address).await?;
+            let (sender, connection) = self.handshake(url, address).await?;
             if probing {
                 self.probe(url, sender.clone()).await?;
             }
@@ -70,34 +100,22 @@ impl Connect {
         }
     }
 
-    async fn handshake(&self, address: SocketAddr) -> Result<Connected, BoxError> {
-        let stream = TcpStream::connect(address).await?;
-        let stream = self.own.note(stream)?;
+    async fn handshake(&self, url: &BaseUrl, address: SocketAddr) -> Result<Connected, BoxError> {
+        let stream = self.own.note(TcpStream::connect(address).await?)?;
         SockRef::from(stream.socket()).set_tcp_notsent_lowat(UNSENT)?;
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING_AFTER)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(2 * WINDOW)
-            .max_header_list_size(MAX_HEADERS)
-            .handshake(TokioIo::new(Counted::new(stream)))
-            .await?;
-        let connection = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%address, %error, "the link to the edge ended");
-            }
-        });
-        Ok((sender, connection))
+        let stream = Counted::new(stream);
+        match &self.tls {
+            None => http2(address, stream).await,
+            Some(tls) => http2(address, tls.open(url.host_and_port().0, stream).await?).await,
+        }
     }
 
     /// Asks the edge whether it would take requests.
     async fn probe(&self, url: &BaseUrl, mut sender: SendRequest<Body>) -> Result<(), BoxError> {
         let root = format!("http://{}/", url.authority());
-        let mut request = Request::head(root).body(none())?;
+        let mut request = Request::post(root).body(empty())?;
         let headers = request.headers_mut();
-        headers.insert(PROBE, HeaderValue::from_static("1"));
+        headers.insert(ASK, HeaderValue::from_static(ASK_PROBE));
         if let Some(token) = &self.token {
             headers.insert(TOKEN, token.clone());
         }
@@ -107,4 +125,39 @@ impl Connect {
             _ => Ok(()),
         }
     }
+}
+
+/// Reads the certificates, and says when this device's own ends.
+fn client(tls: &tls::ClientTls) -> Result<tls::Client, TlsError> {
+    let client = tls::Client::new(tls)?;
+    if let Some(file) = tls.identity.as_ref().or(tls.certificate.as_ref()) {
+        let expiry = tls::expiry(file)?;
+        metrics::gauge!("sidecod_device_certificate_expiry_seconds").set(expiry.unix() as f64);
+        if expiry.is_near() {
+            tracing::warn!(%expiry, "this device's certificate ends; proxy-edge cert --renew --device NAME makes a new one");
+        }
+    }
+    Ok(client)
+}
+
+async fn http2<I>(address: SocketAddr, stream: I) -> Result<Connected, BoxError>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(2 * WINDOW)
+        .max_header_list_size(MAX_HEADERS)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    let connection = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%address, %error, "the link to the edge ended");
+        }
+    });
+    Ok((sender, connection))
 }

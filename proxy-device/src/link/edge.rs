@@ -16,12 +16,12 @@ use sidecod_sidecar::Body;
 use sidecod_sidecar::upstream::BaseUrl;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
 
-use super::LinkError;
 use super::breaker::Breaker;
 use super::connect::{Connect, NOT_READY};
+use super::{LinkError, Via};
 use crate::relay::edge_error;
 
 /// A request for an edge.
@@ -36,6 +36,8 @@ pub(super) struct Edge {
     /// What it is called in the configuration.
     url: BaseUrl,
     address: SocketAddr,
+    /// The address in text.
+    name: Arc<str>,
     state: Mutex<State>,
     /// The connection is of no use any more.
     given_up: Notify,
@@ -49,6 +51,8 @@ struct State {
     /// Which connection it is, counted from 1.
     generation: u64,
     breaker: Breaker,
+    /// When it last answered a request.
+    answered: Option<Instant>,
     /// Why the last attempt to use it came to nothing; none while one is under way or it is up.
     down: Option<String>,
     waker: Option<Waker>,
@@ -59,6 +63,7 @@ impl Edge {
         Self {
             url,
             address,
+            name: address.to_string().into(),
             state: Mutex::default(),
             given_up: Notify::new(),
             changes,
@@ -68,6 +73,16 @@ impl Edge {
     /// Why it cannot be used; none if it can, or is being connected to for the first time.
     pub fn down(&self) -> Option<String> {
         self.lock().down.clone()
+    }
+
+    /// When it last answered a request.
+    pub fn answered(&self) -> Option<Instant> {
+        self.lock().answered
+    }
+
+    /// Its address.
+    pub fn name(&self) -> Arc<str> {
+        self.name.clone()
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -87,8 +102,8 @@ impl Edge {
             if state.seen() == seen {
                 return;
             }
-            self.gauge()
-                .set(f64::from(u8::from(state.sender.is_some())));
+            let (was_up, is_up) = (seen.up, state.sender.is_some());
+            self.gauge().increment(count(is_up) - count(was_up));
             state.waker.take()
         };
         if let Some(waker) = waker {
@@ -175,12 +190,24 @@ impl Edge {
     }
 }
 
+/// What others can see of a state.
+#[derive(PartialEq, Eq)]
+struct Seen {
+    up: bool,
+    down: bool,
+    admits: bool,
+    generation: u64,
+}
+
 impl State {
     /// What others can see of it.
-    fn seen(&self) -> (bool, bool, bool, u64) {
-        let admits = self.breaker.admits();
-        let (up, down) = (self.sender.is_some(), self.down.is_some());
-        (up, down, admits, self.generation)
+    fn seen(&self) -> Seen {
+        Seen {
+            up: self.sender.is_some(),
+            down: self.down.is_some(),
+            admits: self.breaker.admits(),
+            generation: self.generation,
+        }
     }
 
     fn fail(&mut self, reason: String) {
@@ -193,8 +220,15 @@ impl State {
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        self.gauge().set(0.0);
+        let is_up = self.lock().sender.is_some();
+        self.gauge().decrement(count(is_up));
     }
+}
+
+/// What a connection adds to the gauge, which two links share while a reload puts one in the other's
+/// place.
+fn count(is_up: bool) -> f64 {
+    f64::from(u8::from(is_up))
 }
 
 /// Half of a pause to all of it, by chance, so that many devices do not come back at one time.
@@ -288,12 +322,16 @@ impl Trial {
         };
         let name = self.edge.address;
         match answer {
-            Ok(Ok(answer)) => {
+            Ok(Ok(mut answer)) => {
                 self.decided = true;
+                answer.extensions_mut().insert(Via(self.edge.name()));
                 if edge_error(&answer).is_some_and(|kind| kind == NOT_READY) {
                     self.edge.trip(format!("{name}: not ready"));
                 } else {
-                    self.edge.change(|state| state.breaker.succeeded());
+                    self.edge.change(|state| {
+                        state.answered = Some(Instant::now());
+                        state.breaker.succeeded();
+                    });
                 }
                 Ok(answer)
             }

@@ -23,6 +23,7 @@ use http::{HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use sidecod_sidecar::Body;
 use sidecod_sidecar::own::Own;
+use sidecod_sidecar::tls::TlsError;
 use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_wire::header::{DEADLINE, HTTP2, NO_HOST, PROTOCOL, TOKEN, UPSTREAM};
 use tokio::sync::watch;
@@ -67,6 +68,29 @@ impl LinkError {
     }
 }
 
+/// Why there can be no link.
+#[derive(Debug, thiserror::Error)]
+pub enum SetUpError {
+    /// The token is none that a header can have.
+    #[error("token: must be visible ASCII")]
+    Token,
+    /// A certificate or key cannot be used.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
+}
+
+/// The address of the edge that an answer is of: an extension of the answer.
+#[derive(Debug, Clone)]
+pub struct Via(pub Arc<str>);
+
+/// Whether a link could be made of a configuration.
+///
+/// # Errors
+/// As [`Link::new`].
+pub fn check(edge: &Edge) -> Result<(), SetUpError> {
+    Connect::new(edge, Own::default()).map(drop)
+}
+
 /// An answer on its way.
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Incoming>, LinkError>> + Send>>;
 
@@ -87,23 +111,10 @@ impl Link {
     /// Begins to connect. Call it inside a runtime.
     ///
     /// # Errors
-    /// If the configuration's token cannot stand in a request.
-    pub fn new(edge: &Edge, own: Own) -> Result<Self, http::Error> {
-        let token = edge
-            .token
-            .as_ref()
-            .map(|token| HeaderValue::from_str(token.secret()))
-            .transpose()?;
-        let token = token.map(|mut token| {
-            token.set_sensitive(true);
-            token
-        });
-        let patience = Duration::from_millis(edge.connect_timeout_ms);
-        let connect = Connect {
-            own,
-            limit: patience,
-            token: token.clone(),
-        };
+    /// If the configuration's token cannot stand in a request, or a certificate cannot be used.
+    pub fn new(edge: &Edge, own: Own) -> Result<Self, SetUpError> {
+        let connect = Connect::new(edge, own)?;
+        let (token, patience) = (connect.token.clone(), connect.limit);
         let (tell, changes) = watch::channel(());
         let known = Arc::new(Known::default());
         let (names, found) = Names::new(
@@ -125,8 +136,16 @@ impl Link {
         })
     }
 
+    /// The address of the edge that the next request is likely to go to: of those that can be used the
+    /// one that answered last. Before any is known, what the first is called in the configuration.
+    #[must_use]
+    pub fn likely(&self) -> Arc<str> {
+        let unknown = || self.edge.authority().into();
+        self.known.likely().unwrap_or_else(unknown)
+    }
+
     /// Sends a request to an edge, for the upstream of its destination, and waits for the head of
-    /// the answer, at most for `limit`, which the edge is told.
+    /// the answer, at most for `limit`, which the edge is told. The answer says [`Via`].
     ///
     /// # Errors
     /// [`LinkError`]; where no edge can be reached the request is given back.

@@ -68,6 +68,14 @@ impl Known {
         Some(reasons.join("; "))
     }
 
+    /// The edge that answered last, of those that can be used.
+    pub fn likely(&self) -> Option<Arc<str>> {
+        let listed = self.lock();
+        let usable = listed.edges.values().filter(|edge| edge.down().is_none());
+        let last = usable.max_by_key(|edge| edge.answered());
+        last.map(|edge| edge.name())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Listed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

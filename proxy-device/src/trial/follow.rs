@@ -17,7 +17,7 @@ use super::tally::Pair;
 use super::{MAX_ANSWER, Task, Ticket, Trial, tee};
 use crate::app::App;
 use crate::config::Route;
-use crate::encode::{Coded, ContentCodings};
+use crate::encode::{ContentCodings, Crossing};
 use crate::fallback::{self, Outcome};
 use crate::ingress::destination::Destination;
 use crate::plan;
@@ -53,11 +53,11 @@ pub(crate) fn follow(
 ) -> Response<Body> {
     let trial = ticket.trial;
     trial.count_request();
-    if let (Outcome::Code, Some(frame)) = (led.outcome, led.frame) {
+    if let (Outcome::Code | Outcome::Classical, Some(frame)) = (led.outcome, led.frame) {
         trial.count_coded(held.whole.bytes.len(), frame);
     }
     let with_code = match led.outcome {
-        Outcome::Code => true,
+        Outcome::Code | Outcome::Classical => true,
         Outcome::Passthrough if ticket.not_coded.is_some() => false,
         // It is known already that it has no code, or that a way is out of order.
         _ => return answer,
@@ -158,25 +158,27 @@ impl Beside {
     }
 
     /// The code that was not sent, counted.
-    async fn code(&self) -> Option<Coded> {
+    async fn code(&self) -> Option<Crossing> {
         let begin = Instant::now();
         let (headers, whole) = (&self.held.parts.headers, &self.held.whole);
         let pool = &self.app.trials.pool;
-        let coded = plan::frame(&self.app, pool, &self.route, headers, whole).await?;
+        let coded = plan::other(&self.app, pool, &self.route, headers, whole).await?;
         let original = whole.bytes.len();
         self.trial
-            .count_observed(original, coded.frame.len(), begin.elapsed());
+            .count_observed(original, coded.bytes().len(), begin.elapsed());
         Some(coded)
     }
 
     /// The other answer, if it can be compared, and the time to its head since `begin`.
     async fn ask(
         &self,
-        coded: Option<Coded>,
+        coded: Option<Crossing>,
         begin: Instant,
     ) -> Option<(StatusCode, Option<Answer>, Duration)> {
         let Held { parts, whole, .. } = &self.held;
-        let bytes = coded.as_ref().map_or(whole.bytes.len(), |c| c.frame.len());
+        let bytes = coded
+            .as_ref()
+            .map_or(whole.bytes.len(), |c| c.bytes().len());
         self.trial.count_verify_bytes(bytes);
         let limit = self.route.timeout();
         let answer =

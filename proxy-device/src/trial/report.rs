@@ -4,7 +4,6 @@
 use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -16,7 +15,7 @@ use tokio::time::Instant;
 use super::tally::Trust;
 use super::wilson::Interval;
 use super::{Saved, Trial, Trials};
-use crate::app::App;
+use crate::reload::Current;
 
 /// Bytes of a report.
 const MOST: u64 = 4 << 20;
@@ -92,8 +91,11 @@ pub struct Times {
 }
 
 /// `/report` for the admin port.
-pub fn router(app: Arc<App>) -> Router {
-    Router::new().route("/report", get(async move || Json(app.trials.report())))
+pub fn router(current: Current) -> Router {
+    Router::new().route(
+        "/report",
+        get(async move || Json(current.get().trials.report())),
+    )
 }
 
 impl Trials {

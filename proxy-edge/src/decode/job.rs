@@ -7,13 +7,14 @@ use sidecod_wire::entropy::Symbols;
 use tokio::sync::oneshot;
 
 use super::canvas::Canvas;
+use super::sheet::{Content, Sheet};
 use super::{Codec, DecoderError};
 
-/// A decoded picture.
+/// A decoded picture, or feature.
 #[derive(Debug)]
 pub struct Decoded {
-    /// `width * height * 3` bytes, row by row, red first.
-    pub rgb: Vec<u8>,
+    /// What it is.
+    pub content: Content,
     /// How long it waited before its first window was decoded.
     pub queued: Duration,
 }
@@ -23,7 +24,7 @@ pub(super) struct Job {
     codec: Arc<Codec>,
     quality: usize,
     symbols: Symbols,
-    canvas: Canvas,
+    sheet: Sheet,
     submitted: Instant,
     started: Option<Instant>,
     answer: oneshot::Sender<Result<Decoded, DecoderError>>,
@@ -32,7 +33,8 @@ pub(super) struct Job {
 /// What may be decoded together: windows of one size of one codec at one quality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
-    codec: [u8; 8],
+    /// The start of the bundle's digest.
+    pub codec: [u8; 8],
     quality: usize,
     window: (usize, usize),
 }
@@ -46,18 +48,26 @@ impl Job {
         answer: oneshot::Sender<Result<Decoded, DecoderError>>,
     ) -> Self {
         let manifest = &codec.bundle.manifest;
-        let canvas = Canvas::new(
-            size,
-            (symbols.height, symbols.width),
-            manifest.tile as usize,
-            manifest.overlap as usize,
-            manifest.stride as usize,
-        );
+        let latent = (symbols.height, symbols.width);
+        let sheet = if manifest.point.is_some() {
+            Sheet::Values {
+                window: latent,
+                values: None,
+            }
+        } else {
+            Sheet::Picture(Canvas::new(
+                size,
+                latent,
+                manifest.tile as usize,
+                manifest.overlap as usize,
+                manifest.stride as usize,
+            ))
+        };
         Self {
             codec,
             quality,
             symbols,
-            canvas,
+            sheet,
             submitted: Instant::now(),
             started: None,
             answer,
@@ -68,7 +78,7 @@ impl Job {
         Key {
             codec: self.codec.bundle.digest.short(),
             quality: self.quality,
-            window: self.canvas.window(),
+            window: self.sheet.window(),
         }
     }
 
@@ -83,18 +93,18 @@ impl Job {
 
     /// Rows and columns of each window.
     pub fn window(&self) -> (usize, usize) {
-        self.canvas.window()
+        self.sheet.window()
     }
 
     /// Windows that are still to be decoded.
     pub fn left(&self) -> usize {
-        self.canvas.left()
+        self.sheet.left()
     }
 
     /// Places of the latent in them.
     pub fn places_left(&self) -> usize {
-        let (height, width) = self.canvas.window();
-        self.canvas.left() * height * width
+        let (height, width) = self.window();
+        self.left() * height * width
     }
 
     /// Whether nobody waits for the picture any more.
@@ -105,8 +115,8 @@ impl Job {
     /// Appends the symbols of the window that comes after `ahead` others.
     pub fn gather(&mut self, ahead: usize, batch: &mut Vec<f32>) {
         self.started.get_or_insert_with(Instant::now);
-        let (top, left) = self.canvas.corner(ahead);
-        let (high, wide) = self.canvas.window();
+        let (top, left) = self.sheet.corner(ahead);
+        let (high, wide) = self.sheet.window();
         let Symbols { height, width, .. } = self.symbols;
         for channel in 0..self.symbols.channels {
             for y in top..top + high {
@@ -123,7 +133,7 @@ impl Job {
 
     /// Takes the pixels of the next window.
     pub fn add(&mut self, pixels: &[f32]) {
-        self.canvas.add(pixels);
+        self.sheet.add(pixels);
     }
 
     /// Hands the picture over.
@@ -131,7 +141,7 @@ impl Job {
         let started = self.started.unwrap_or(self.submitted);
         // An error means that nobody waits for it any more.
         let _ = self.answer.send(Ok(Decoded {
-            rgb: self.canvas.into_rgb(),
+            content: self.sheet.into_content(),
             queued: started - self.submitted,
         }));
     }

@@ -8,6 +8,7 @@ mod canvas;
 mod job;
 pub mod pool;
 mod queue;
+mod sheet;
 pub mod torch;
 mod window;
 
@@ -15,6 +16,7 @@ use sidecod_wire::bundle::Bundle;
 
 pub use job::Decoded;
 pub use queue::Full;
+pub use sheet::Content;
 
 /// A batch of windows: `[count, channels, height, width]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +48,8 @@ impl Shape {
 /// The expensive half of a codec.
 pub trait Decoder: Send + Sync {
     /// Decodes symbols of the given shape, coded at the quality of this index, into `pixels`:
-    /// `[count, 3, height * stride, width * stride]`, nominally 0 to 1.
+    /// `[count, 3, height * stride, width * stride]`, nominally 0 to 1. A codec for features gives as
+    /// many numbers for each window as [`Decoder::values`] says.
     ///
     /// # Errors
     /// [`DecoderError`] if the engine fails or gives another shape.
@@ -60,6 +63,12 @@ pub trait Decoder: Send + Sync {
 
     /// Latent places in one forward up to which windows are batched. Memory grows with them.
     fn batch_places(&self) -> usize;
+
+    /// Numbers that a codec for features gives for each: those of the feature, or the outputs of the
+    /// tail where that runs here. None: pixels.
+    fn values(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// A decoder cannot be loaded or run.

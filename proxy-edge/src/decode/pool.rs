@@ -111,14 +111,24 @@ fn warm(codecs: &[Arc<Codec>], max_batch: usize) -> Result<(), DecoderError> {
         for codec in codecs {
             let manifest = &codec.bundle.manifest;
             let tile = manifest.tile as usize;
-            for side in [1, tile.div_ceil(4), tile] {
-                let whole = room(codec, (side, side), max_batch);
+            let windows = match &manifest.point {
+                // A feature has one size.
+                Some(point) => {
+                    let [_, height, width] = point.feature.map(|side| side as u32);
+                    vec![manifest.latent_size(width, height)]
+                }
+                None => [1, tile.div_ceil(4), tile]
+                    .map(|side| (side, side))
+                    .to_vec(),
+            };
+            for (height, width) in windows {
+                let whole = room(codec, (height, width), max_batch);
                 for count in [1, whole] {
                     let shape = Shape {
                         count,
                         channels: manifest.channels,
-                        height: side,
-                        width: side,
+                        height,
+                        width,
                     };
                     let symbols = vec![0.0; shape.symbols()];
                     decode(codec, &symbols, 0, shape, &mut pixels)?;
@@ -137,10 +147,11 @@ fn warm(codecs: &[Arc<Codec>], max_batch: usize) -> Result<(), DecoderError> {
 fn work(queue: &Queue, max_batch: usize) {
     let mut batch = Batch::default();
     while let Some(mut jobs) = queue.take(|job| room(job.codec(), job.window(), max_batch)) {
+        let codec = jobs.first().map(|job| job.key().codec).unwrap_or_default();
         let (places, begin) = (places(&jobs), Instant::now());
         match catch_unwind(AssertUnwindSafe(|| batch.run(&mut jobs, max_batch))) {
             Ok(Ok(())) => {
-                queue.took(places - self::places(&jobs), begin.elapsed());
+                queue.took(codec, places - self::places(&jobs), begin.elapsed());
                 for job in jobs {
                     if job.left() == 0 {
                         job.finish();
@@ -183,7 +194,10 @@ fn decode(
     pixels: &mut Vec<f32>,
 ) -> Result<(), DecoderError> {
     codec.decoder.decode(symbols, quality, shape, pixels)?;
-    let expected = shape.samples(codec.bundle.manifest.stride as usize);
+    let expected = match codec.decoder.values() {
+        Some(values) => shape.count * values,
+        None => shape.samples(codec.bundle.manifest.stride as usize),
+    };
     if pixels.len() == expected {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! The pictures that wait for a decode thread.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ pub struct Bounds {
 struct State {
     jobs: VecDeque<Job>,
     closed: bool,
-    /// Seconds that a place of the latent has taken lately; 0 before the first.
-    per_place: f64,
+    /// Seconds that a place of the latent has taken lately, for each codec.
+    per_place: BTreeMap<[u8; 8], f64>,
 }
 
 /// Share of the newest measurement in [`State::per_place`].
@@ -68,17 +68,20 @@ impl Queue {
 
     /// Whether a further picture would be one too many, or would wait too long.
     fn is_full(&self, state: &State) -> bool {
-        let places: usize = state.jobs.iter().map(Job::places_left).sum();
-        let wait = places as f64 * state.per_place / self.bounds.threads as f64;
+        let work = |job: &Job| {
+            let per_place = state.per_place.get(&job.key().codec);
+            job.places_left() as f64 * per_place.unwrap_or(&0.0)
+        };
+        let wait = state.jobs.iter().map(work).sum::<f64>() / self.bounds.threads as f64;
         state.jobs.len() >= self.bounds.pictures || wait > self.bounds.wait.as_secs_f64()
     }
 
-    /// Notes how long a thread has taken for places of the latent.
-    pub fn took(&self, places: usize, time: Duration) {
+    /// Notes how long a thread has taken for places of a codec's latent.
+    pub fn took(&self, codec: [u8; 8], places: usize, time: Duration) {
         let newest = time.as_secs_f64() / places.max(1) as f64;
         let mut state = self.lock();
-        let share = if state.per_place == 0.0 { 1.0 } else { NEWEST };
-        state.per_place += share * (newest - state.per_place);
+        let per_place = state.per_place.entry(codec).or_insert(newest);
+        *per_place += NEWEST * (newest - *per_place);
     }
 
     /// Puts a picture back of which some windows are decoded. It was admitted once: there is always

@@ -6,9 +6,12 @@ use super::{Decoder, DecoderError, Shape};
 use crate::bundles::Stored;
 use crate::config::Device;
 
-/// A TorchScript decoder.
+/// A TorchScript decoder, and the tail of the model behind it where it decodes features.
 pub struct TorchDecoder {
     module: CModule,
+    tail: Option<CModule>,
+    /// Shape of a feature, and numbers that are given for each.
+    feature: Option<([i64; 3], usize)>,
     device: tch::Device,
     stride: i64,
     qualities: usize,
@@ -53,14 +56,26 @@ impl Engine {
         Ok(Self { device, max_batch })
     }
 
-    /// Loads the decoder of a bundle.
+    /// Loads the decoder of a bundle, and the tail behind it where the bundle has one.
     ///
     /// # Errors
-    /// [`DecoderError`] if it is not TorchScript that this libtorch reads.
+    /// [`DecoderError`] if they are not TorchScript that this libtorch reads.
     pub fn load(self, stored: &Stored) -> Result<TorchDecoder, DecoderError> {
-        let mut bytes = stored.decoder.as_slice();
-        let mut module = CModule::load_data_on_device(&mut bytes, self.device)?;
-        module.f_set_eval()?;
+        let load = |mut bytes: &[u8]| -> Result<CModule, DecoderError> {
+            let mut module = CModule::load_data_on_device(&mut bytes, self.device)?;
+            module.f_set_eval()?;
+            Ok(module)
+        };
+        let module = load(&stored.decoder)?;
+        let tail = stored.tail.as_deref().map(load).transpose()?;
+        let feature = stored.bundle.manifest.point.as_ref().map(|point| {
+            let values = if tail.is_some() {
+                point.outputs
+            } else {
+                point.numbers()
+            };
+            (point.feature.map(|side| side as i64), values)
+        });
         let manifest = &stored.bundle.manifest;
         let tile = manifest.tile as usize;
         // A larger batch costs a CPU memory and saves it nothing.
@@ -71,6 +86,8 @@ impl Engine {
         };
         Ok(TorchDecoder {
             module,
+            tail,
+            feature,
             device: self.device,
             stride: manifest.stride.into(),
             qualities: manifest.qualities.len(),
@@ -99,13 +116,19 @@ impl Decoder for TorchDecoder {
             let options = (Kind::Int64, self.device);
             inputs.push(Tensor::f_full([count], quality as i64, options)?);
         }
-        let output = self.module.forward_ts(&inputs)?;
-        let expected = [count, 3, height * self.stride, width * self.stride];
+        let mut output = self.module.forward_ts(&inputs)?;
+        let expected = match self.feature {
+            Some(([channels, rows, columns], _)) => [count, channels, rows, columns],
+            None => [count, 3, height * self.stride, width * self.stride],
+        };
         if output.size() != expected {
             return Err(DecoderError(format!(
                 "gives {:?} for {shape:?}, expected {expected:?}",
                 output.size()
             )));
+        }
+        if let Some(tail) = &self.tail {
+            output = tail.forward_ts(&[output])?;
         }
         let output = output
             .f_to_device(tch::Device::Cpu)?
@@ -119,5 +142,9 @@ impl Decoder for TorchDecoder {
 
     fn batch_places(&self) -> usize {
         self.batch_places
+    }
+
+    fn values(&self) -> Option<usize> {
+        self.feature.map(|(_, values)| values)
     }
 }

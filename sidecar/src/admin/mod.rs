@@ -85,7 +85,7 @@ mod tests {
             program: "proxy-device",
             readiness: readiness.clone(),
             metrics,
-            more: Router::new(),
+            more: Router::new().route("/own", get(async || "own\n")),
         };
         tokio::spawn(serve(listener, admin, shutdown));
         let get = async |path: &str| {
@@ -106,6 +106,7 @@ mod tests {
         drop(blocker);
         assert!(get("/ready").await.contains("200"));
         assert!(get("/metrics").await.contains("200"));
+        assert!(get("/own").await.ends_with("own\n"));
         assert!(get("/").await.contains("<title>proxy-device</title>"));
         assert!(get("/other").await.contains("404"));
     }

@@ -53,18 +53,31 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, MediaErro
     Ok((width, height, color, rgb))
 }
 
+/// The size that its header says.
+pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let header = Header::read(bytes)?;
+    Some((header.width.into(), header.height.into()))
+}
+
+/// Without a quality close to the pixels; with one as small as the quality allows.
 pub(super) fn encode(
     picture: &Picture,
     samples: &[u8],
     exif: Option<&[u8]>,
+    quality: Option<u8>,
 ) -> Result<Vec<u8>, String> {
     let (Ok(width), Ok(height)) = (u16::try_from(picture.width), u16::try_from(picture.height))
     else {
         return Err("a JPEG side has at most 65535 pixels".to_owned());
     };
     let mut file = Vec::new();
-    let mut encoder = Encoder::new(&mut file, QUALITY);
-    encoder.set_sampling_factor(SamplingFactor::F_1_1);
+    let mut encoder = Encoder::new(&mut file, quality.unwrap_or(QUALITY).clamp(1, 100));
+    if quality.is_some() {
+        encoder.set_sampling_factor(SamplingFactor::F_2_2);
+        encoder.set_optimized_huffman_tables(true);
+    } else {
+        encoder.set_sampling_factor(SamplingFactor::F_1_1);
+    }
     let color = match picture.color {
         Color::Rgb => ColorType::Rgb,
         Color::Gray => ColorType::Luma,

@@ -158,6 +158,32 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, MediaError> {
     })
 }
 
+/// Width and height that a photo's header says, without decoding it; none where it says none.
+#[must_use]
+pub fn size(bytes: &[u8]) -> Option<(u32, u32)> {
+    match MediaType::sniff(bytes)? {
+        MediaType::Jpeg => jpeg::size(bytes),
+        MediaType::Png => png::size(bytes),
+        MediaType::WebP => webp::size(bytes),
+        MediaType::Bmp => None,
+    }
+}
+
+/// Writes a picture as a small JPEG: chroma at half the resolution, Huffman tables of its own.
+/// `quality` is that of libjpeg, 1 to 100.
+///
+/// # Errors
+/// [`MediaError::Encode`] as [`encode`].
+pub fn encode_jpeg(picture: &Picture, quality: u8) -> Result<Vec<u8>, MediaError> {
+    write(picture, MediaType::Jpeg, Some(quality))
+}
+
+/// The EXIF block of a file with this orientation, 1 to 8; none for an upright one.
+#[must_use]
+pub fn exif_block(orientation: u8) -> Option<Vec<u8>> {
+    (orientation != 1).then(|| exif::block(orientation))
+}
+
 /// Writes a picture as a file: JPEG at quality 95 without chroma subsampling, PNG, WebP and BMP
 /// without loss. BMP has no place for an orientation.
 ///
@@ -165,6 +191,10 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, MediaError> {
 /// [`MediaError::Encode`] if the type cannot hold a picture of this size, or if `rgb` has not the
 /// length that `width` and `height` ask for.
 pub fn encode(picture: &Picture, media: MediaType) -> Result<Vec<u8>, MediaError> {
+    write(picture, media, None)
+}
+
+fn write(picture: &Picture, media: MediaType, quality: Option<u8>) -> Result<Vec<u8>, MediaError> {
     let failed = |reason: String| MediaError::Encode {
         media: media.mime(),
         width: picture.width,
@@ -183,9 +213,9 @@ pub fn encode(picture: &Picture, media: MediaType) -> Result<Vec<u8>, MediaError
             &grey
         }
     };
-    let exif = (picture.orientation != 1).then(|| exif::block(picture.orientation));
+    let exif = exif_block(picture.orientation);
     match media {
-        MediaType::Jpeg => jpeg::encode(picture, samples, exif.as_deref()).map_err(failed),
+        MediaType::Jpeg => jpeg::encode(picture, samples, exif.as_deref(), quality).map_err(failed),
         MediaType::Png => png::encode(picture, samples, exif).map_err(failed),
         MediaType::WebP => webp::encode(picture, samples, exif).map_err(failed),
         MediaType::Bmp => bmp::encode(picture).map_err(failed),
@@ -319,6 +349,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_size_is_told_without_pixels() {
+        for media in [MediaType::Jpeg, MediaType::Png, MediaType::WebP] {
+            let file = encode(&gradient(61, 47, Color::Rgb), media).unwrap();
+            assert_eq!(size(&file), Some((61, 47)), "{media:?}");
+            assert_eq!(size(&file[..15]), None, "{media:?}");
+        }
+    }
+
+    #[test]
+    fn a_lower_quality_makes_a_smaller_jpeg() {
+        let picture = Picture {
+            orientation: 6,
+            ..gradient(128, 96, Color::Rgb)
+        };
+        let files = [20, 60, 90].map(|quality| encode_jpeg(&picture, quality).unwrap());
+        assert!(files.is_sorted_by_key(Vec::len));
+        let back = decode(&files[0], &limits()).unwrap();
+        assert_eq!((back.width, back.height, back.orientation), (128, 96, 6));
     }
 
     #[test]

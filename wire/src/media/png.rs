@@ -57,6 +57,12 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, MediaErro
     Ok((width, height, color, rgb))
 }
 
+/// The size that its header says.
+pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let mut decoder = Decoder::new(Cursor::new(bytes));
+    Some(decoder.read_header_info().ok()?.size())
+}
+
 pub(super) fn encode(
     picture: &Picture,
     samples: &[u8],

@@ -49,6 +49,12 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, MediaErro
     Ok((width, height, Color::Rgb, rgb))
 }
 
+/// The size that its header says.
+pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let decoder = WebPDecoder::new(Cursor::new(bytes)).ok()?;
+    Some(decoder.dimensions())
+}
+
 pub(super) fn encode(
     picture: &Picture,
     samples: &[u8],

@@ -65,6 +65,16 @@ impl Form {
         }
     }
 
+    /// Width and height of an input, `bytes` being what stands in the body, without decoding it;
+    /// none where its header says none.
+    #[must_use]
+    pub fn size(&self, bytes: &[u8]) -> Option<(u32, u32)> {
+        match self {
+            Self::File { text, .. } => media::size(&text.read(bytes)?),
+            Self::Tensor(tensor) => Some((tensor.width, tensor.height)),
+        }
+    }
+
     /// What stands in the body for a picture.
     ///
     /// # Errors

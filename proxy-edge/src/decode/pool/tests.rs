@@ -4,7 +4,7 @@ use std::sync::mpsc;
 
 use sidecod_wire::bundle::Bundle;
 
-use super::super::Decoder;
+use super::super::{Content, Decoder};
 use super::*;
 
 const PANICS: i16 = 99;
@@ -91,6 +91,15 @@ async fn bench(queue: usize, gate: Option<mpsc::Receiver<()>>) -> Bench {
     Bench { codec, pool, asked }
 }
 
+impl Decoded {
+    fn rgb(self) -> Vec<u8> {
+        match self.content {
+            Content::Rgb(rgb) => rgb,
+            Content::Values(values) => panic!("no picture: {values:?}"),
+        }
+    }
+}
+
 type Waiting = oneshot::Receiver<Result<Decoded, DecoderError>>;
 
 impl Bench {
@@ -131,7 +140,7 @@ async fn every_window_comes_to_its_place() {
     let waiting = bench
         .pool
         .submit(bench.codec.clone(), 0, symbols, (width, height));
-    let rgb = waiting.unwrap().await.unwrap().unwrap().rgb;
+    let rgb = waiting.unwrap().await.unwrap().unwrap().rgb();
     assert_eq!(rgb.len(), (width * height * 3) as usize);
     for (at, octet) in rgb.iter().enumerate() {
         let (x, y) = (at / 3 % width as usize, at / 3 / width as usize);
@@ -155,11 +164,11 @@ async fn pictures_of_one_shape_are_decoded_together_and_large_ones_take_turns() 
     let other = bench.submit(5, 7, 3).unwrap();
     (0..4).for_each(|_| open.send(()).unwrap());
     for waiting in small {
-        let rgb = waiting.await.unwrap().unwrap().rgb;
+        let rgb = waiting.await.unwrap().unwrap().rgb();
         assert_eq!(rgb, [2].repeat(28 * 20 * 3));
     }
-    assert_eq!(other.await.unwrap().unwrap().rgb[0], 3);
-    let rgb = large.await.unwrap().unwrap().rgb;
+    assert_eq!(other.await.unwrap().unwrap().rgb()[0], 3);
+    let rgb = large.await.unwrap().unwrap().rgb();
     assert_eq!(rgb, [1].repeat(256 * 64 * 3));
     assert_eq!(bench.counts(), [4, 3, 1, 1]);
 }
@@ -189,7 +198,7 @@ async fn a_decoder_that_fails_or_panics_fails_its_batch_and_nothing_else() {
         let answer = bench.submit(3, 3, symbol).unwrap().await.unwrap();
         assert_eq!(answer.unwrap_err(), DecoderError(says.to_owned()));
         let good = bench.submit(3, 3, 5).unwrap().await.unwrap().unwrap();
-        assert_eq!(good.rgb, [5].repeat(12 * 12 * 3));
+        assert_eq!(good.rgb(), [5].repeat(12 * 12 * 3));
     }
 }
 

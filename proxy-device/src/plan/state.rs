@@ -1,0 +1,157 @@
+//! What is remembered of the options of one route.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use sidecod_wire::bundle::Manifest;
+use tokio::time::Instant;
+
+use super::choose::Chooser;
+use super::option::{Choice, Kind};
+use super::report::Decision;
+use super::times::{Mean, Times};
+use crate::encode::Codec;
+use crate::encode::classical::Classical;
+
+/// Pixels of the pictures on which a bundle reports its bytes.
+const REPORT_PIXELS: f64 = 224.0 * 224.0;
+/// Bytes a pixel where nothing else is known.
+const SOME_BYTES: f64 = 0.15;
+/// Bytes of a feature's code where nothing else is known.
+const SOME_FEATURE: f64 = 1000.0;
+
+/// The state of a route.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub options: Vec<OptionState>,
+    /// By size of the input.
+    pub choosers: HashMap<u32, Chooser>,
+    /// What the model server takes, by edge.
+    pub upstream: HashMap<Arc<str>, Times>,
+    pub last: Option<Decision>,
+}
+
+/// What is remembered of an option.
+#[derive(Debug, Default)]
+pub(super) struct OptionState {
+    /// What the device takes.
+    pub device: Times,
+    /// What an edge takes beside the model server.
+    pub edge: HashMap<Arc<str>, Times>,
+    /// Logarithm of what the model server takes for it over what it takes for any.
+    pub upstream: Mean,
+    /// What the model server takes for a feature, in seconds.
+    pub tail: Mean,
+    /// Bytes a pixel, by size of the input.
+    bytes: BTreeMap<u32, Mean>,
+    /// Bytes a pixel before any was seen.
+    prior: f64,
+    pub taken: Option<Instant>,
+    pub count: u64,
+    /// How far predictions were off, as a share of what was measured.
+    pub error: Mean,
+}
+
+/// Sizes between one and twice of which the same is expected.
+pub(super) fn class(pixels: f64) -> u32 {
+    (pixels.max(1.0) as u64).ilog2()
+}
+
+impl State {
+    pub fn new(choices: &[Choice], codec: &Codec) -> Self {
+        let options = choices.iter().map(|choice| OptionState {
+            prior: bytes_a_pixel(choice.kind, codec),
+            ..OptionState::default()
+        });
+        Self {
+            options: options.collect(),
+            ..Self::default()
+        }
+    }
+}
+
+impl OptionState {
+    /// Bytes of an input of so many pixels: as for inputs of this size, else of the nearest.
+    pub fn bytes(&self, pixels: f64) -> f64 {
+        let class = class(pixels);
+        let nearest = self.bytes.iter().min_by_key(|(of, _)| of.abs_diff(class));
+        let each = nearest.and_then(|(_, mean)| mean.get());
+        each.unwrap_or(self.prior) * pixels
+    }
+
+    pub fn observe_bytes(&mut self, pixels: f64, bytes: f64) {
+        let mean = self.bytes.entry(class(pixels)).or_default();
+        mean.add(bytes / pixels.max(1.0));
+    }
+}
+
+/// What a codec needs for the crops of docs/codec.md.
+fn bytes_a_pixel(kind: Kind, codec: &Codec) -> f64 {
+    let between = |table: &[(f64, f64)], quality: u8| {
+        let quality = f64::from(quality);
+        let after = table.partition_point(|(at, _)| *at < quality);
+        let after = after.clamp(1, table.len() - 1);
+        let ((q0, b0), (q1, b1)) = (table[after - 1], table[after]);
+        ((b0 + (b1 - b0) / (q1 - q0) * (quality - q0)) / REPORT_PIXELS).max(0.02)
+    };
+    match kind {
+        Kind::Input { quality } => {
+            reported(&codec.bundle().manifest, quality, "estimated_bytes_224")
+                .map_or(SOME_BYTES, |bytes| bytes / REPORT_PIXELS)
+        }
+        // Of a feature, all of them.
+        Kind::Head { head, quality } => {
+            let manifest = codec
+                .parts()
+                .heads()
+                .get(head)
+                .map(|head| &head.bundle().manifest);
+            manifest
+                .and_then(|manifest| reported(manifest, quality, "estimated_bytes"))
+                .unwrap_or(SOME_FEATURE)
+        }
+        Kind::Local => 0.0,
+        Kind::Classical(Classical::Jpeg(quality)) => between(
+            &[
+                (40.0, 5687.0),
+                (60.0, 7511.0),
+                (75.0, 9823.0),
+                (85.0, 13_050.0),
+            ],
+            quality,
+        ),
+        Kind::Classical(Classical::WebP(quality)) => between(
+            &[
+                (20.0, 3389.0),
+                (40.0, 5018.0),
+                (60.0, 6472.0),
+                (80.0, 9183.0),
+            ],
+            quality,
+        ),
+        Kind::Passthrough => SOME_BYTES,
+    }
+}
+
+fn reported(manifest: &Manifest, quality: usize, key: &str) -> Option<f64> {
+    let value = manifest.qualities.get(quality)?.report.get(key)?;
+    value.as_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_those_of_the_nearest_size() {
+        let mut option = OptionState {
+            prior: 0.1,
+            ..OptionState::default()
+        };
+        assert!((option.bytes(50_000.0) - 5000.0).abs() < 1e-6);
+        option.observe_bytes(50_000.0, 10_000.0);
+        option.observe_bytes(800_000.0, 80_000.0);
+        assert!((option.bytes(60_000.0) - 12_000.0).abs() < 1e-6);
+        assert!((option.bytes(1_000_000.0) - 100_000.0).abs() < 1e-6);
+    }
+}
