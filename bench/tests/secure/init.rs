@@ -55,6 +55,7 @@ async fn from_nothing_to_a_coded_photo() {
     let text = text
         .replace("127.0.0.1:7000", "127.0.0.1:0")
         .replace("127.0.0.1:7001", "127.0.0.1:0")
+        .replace("# max_side = 640", "max_side = 256")
         .replace("[edge]", &format!("[codec]\ncache = {cache:?}\n[edge]"));
     let device = world.start("proxy-device", "device.toml", &text);
     device.ready().await;

@@ -31,7 +31,7 @@ pub(super) fn to_device(error: &io::Error, ca: &Path) -> String {
             ),
             CertificateError::NotValidForNameContext { expected, presented } => format!(
                 "the edge's certificate is for {}, not for {name}: use one of its names in edge.url, say edge.tls.server_name, or make one with proxy-edge cert --name {name}",
-                presented.join(", "),
+                plain(presented),
                 name = expected.to_str()
             ),
             CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
@@ -91,6 +91,15 @@ pub(super) fn to_edge(error: &io::Error) -> String {
         Error::InvalidMessage(_) => "it does not speak TLS: its edge.url must be https".to_owned(),
         other => other.to_string(),
     }
+}
+
+/// Names as they stand in a URL: the library gives `DnsName("a")` and `IpAddress(1.2.3.4)`.
+fn plain(presented: &[String]) -> String {
+    let inner = presented.iter().map(|name| {
+        let name = name.split_once('(').map_or(&name[..], |(_, rest)| rest);
+        name.trim_end_matches(')').trim_matches('"')
+    });
+    inner.collect::<Vec<_>>().join(", ")
 }
 
 fn of(error: &io::Error) -> Option<&Error> {
