@@ -15,8 +15,9 @@ echo "$(basename "$package"): $(($(stat -c %s "$package") / 1000)) kB; proxy-dev
 ! ldd "$program" | grep -E 'libtorch|libc10|not found' || fail 'proxy-device links what the package does not bring'
 
 lintian --fail-on warning,error --profile debian "$package"
-# Beside the units of the system, which it names.
+# Beside the units of the system, which it names, and the shell that every Debian has.
 cp -rn /lib/systemd/system "$work/root/lib/systemd/"
+install -D /bin/sh "$work/root/bin/sh"
 systemd-analyze verify --man=no --root="$work/root" proxy-device.service
 for sidecar in proxy-device proxy-edge; do
     # Points of exposure, of 100: 96 without any sandbox.
