@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..nets.light import Rate
+from ..nets.light import Block, Rate
 
 
 class Encoder(nn.Module):
@@ -28,21 +28,6 @@ class Encoder(nn.Module):
         """See the class."""
         latent = self.patch(feature)
         return latent + self.back(F.relu(self.mix(F.relu(self.into(latent)))))
-
-
-class Block(nn.Module):
-    """Residual block of two 3x3 convolutions; the second starts at zero."""
-
-    def __init__(self, channels):
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
-
-    def forward(self, x):
-        """[N, C, h, w] -> the same shape."""
-        return x + self.second(F.relu(self.first(x)))
 
 
 class Decoder(nn.Module):
