@@ -1,8 +1,10 @@
 //! Measures Sidecod on the real thing: the built programs, a real model server, real photos.
 
+pub mod chaos;
 pub mod client;
 pub mod fidelity;
 pub mod latency;
+pub mod load;
 pub mod netns;
 pub mod offload;
 pub mod overhead;

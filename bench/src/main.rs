@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
-use sidecod_bench::{fidelity, latency, offload, overhead, photos};
+use sidecod_bench::{chaos, fidelity, latency, load, offload, overhead, photos};
 
 /// Measures Sidecod on real photos, with the programs that stand beside this one.
 #[derive(Parser)]
@@ -66,6 +66,36 @@ enum Command {
         /// Write fidelity.csv, .json, .svg and .png into this folder.
         #[arg(long)]
         out: Option<PathBuf>,
+        /// Print one JSON object in place of the table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Many apps, while edge, link and model server are killed, frozen, cut and started again at
+    /// random. Ends with 1 if a request was lost, or answered twice, wrongly, or with an error that
+    /// is not documented.
+    Chaos {
+        /// Seconds of trouble.
+        #[arg(long, default_value_t = 300)]
+        seconds: u64,
+        /// Apps at a time.
+        #[arg(long, default_value_t = 50)]
+        clients: u64,
+        /// What decides over everything that is left to chance.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Print one JSON object in place of the table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Overload: several times as many requests as there is capacity for. Ends with 1 if fewer than 90
+    /// of 100 of the capacity are answered, or a request is lost.
+    Load {
+        /// Seconds for the capacity, and again for the overload.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// How many times the capacity.
+        #[arg(long, default_value_t = 3.0)]
+        times: f64,
         /// Print one JSON object in place of the table.
         #[arg(long)]
         json: bool,
@@ -232,6 +262,42 @@ fn main() -> Result<()> {
             } else {
                 overhead::print(&rows);
             }
+        }
+        Command::Chaos {
+            seconds,
+            clients,
+            seed,
+            json,
+        } => {
+            let options = chaos::Options {
+                seconds,
+                clients,
+                seed,
+            };
+            let report = tokio::runtime::Runtime::new()?.block_on(chaos::measure(options))?;
+            if json {
+                println!("{}", serde_json::to_string(&report)?);
+            } else {
+                chaos::print(&report);
+            }
+            ensure!(report.is_good(), "something happened that must not");
+        }
+        Command::Load {
+            seconds,
+            times,
+            json,
+        } => {
+            let options = load::Options { seconds, times };
+            let report = tokio::runtime::Runtime::new()?.block_on(load::measure(options))?;
+            if json {
+                println!("{}", serde_json::to_string(&report)?);
+            } else {
+                load::print(&report);
+            }
+            ensure!(
+                report.of_capacity >= 0.9 && report.lost == 0,
+                "the overload costs too much"
+            );
         }
         Command::Offload { data, split, json } => {
             let photos = photos::list(&data, split.as_deref())?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::client::Client;
 use crate::netns::Namespace;
@@ -108,6 +108,17 @@ impl Program {
         self.child.id()
     }
 
+    /// Sends it a signal, such as `STOP`.
+    ///
+    /// # Errors
+    /// If the system does not.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let arguments = ["-s", name, &self.child.id().to_string()];
+        let status = Command::new("kill").args(arguments).status()?;
+        ensure!(status.success(), "{}: cannot send SIG{name}", self.name);
+        Ok(())
+    }
+
     /// Asks it to end (SIGTERM) and waits for it.
     ///
     /// # Errors
@@ -155,14 +166,18 @@ impl Stack {
     /// # Errors
     /// If one does not start or is not ready within two minutes.
     pub async fn start(device: &[&str], edge: &[&str]) -> Result<Self> {
-        let config = |name: &str| {
-            workspace()
-                .join("examples/demo")
-                .join(name)
-                .display()
-                .to_string()
-        };
-        let set = |key: &str, value: &str| ["--set".to_owned(), format!("{key}={value}")];
+        let more: Vec<String> = edge.iter().map(ToString::to_string).collect();
+        Self::start_with(device, |_| more).await
+    }
+
+    /// The same, with arguments of the edge that are made when the model server's address is known.
+    ///
+    /// # Errors
+    /// As [`Stack::start`].
+    pub async fn start_with(
+        device: &[&str],
+        edge: impl FnOnce(&str) -> Vec<String>,
+    ) -> Result<Self> {
         let any_port = "\"127.0.0.1:0\"";
 
         let server = Program::start(
@@ -171,17 +186,17 @@ impl Stack {
         )?;
         let server_url = format!("\"http://{}\"", server.address("data"));
 
-        let mut arguments = vec!["--config".to_owned(), config("proxy-edge.toml")];
+        let mut arguments = vec!["--config".to_owned(), config_of("proxy-edge.toml")];
         arguments.extend(set("listen", any_port));
         arguments.extend(set("admin", any_port));
         arguments.extend(set(
             "upstream",
             &format!("[{{ name = \"default\", url = {server_url} }}]"),
         ));
-        arguments.extend(edge.iter().map(ToString::to_string));
+        arguments.extend(edge(server.address("data")));
         let edge = Program::start("proxy-edge", &arguments)?;
 
-        let mut arguments = vec!["--config".to_owned(), config("proxy-device.toml")];
+        let mut arguments = vec!["--config".to_owned(), config_of("proxy-device.toml")];
         arguments.extend(set("listen.reverse", &format!("[{any_port}]")));
         arguments.extend(set("admin", any_port));
         arguments.extend(set("direct", &server_url));
@@ -202,27 +217,58 @@ impl Stack {
     }
 
     async fn ready(&self) -> Result<()> {
-        let client = Client::default();
-        let deadline = Instant::now() + Duration::from_mins(2);
         for (program, role, path) in [
             (&self.server, "data", "/health"),
             (&self.edge, "admin", "/ready"),
             (&self.device, "admin", "/ready"),
         ] {
-            let url = format!("http://{}{path}", program.address(role));
-            while !client
-                .get(&url)
-                .await
-                .is_ok_and(|answer| answer.status().is_success())
-            {
-                if Instant::now() > deadline {
-                    bail!("{} is not ready: {url}", program.name);
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            ready(&format!("http://{}{path}", program.address(role))).await?;
         }
         Ok(())
     }
+}
+
+/// Waits until a URL answers with success.
+///
+/// # Errors
+/// If it has not within two minutes.
+pub async fn ready(url: &str) -> Result<()> {
+    let client = Client::default();
+    let deadline = Instant::now() + Duration::from_mins(2);
+    while !client
+        .get(url)
+        .await
+        .is_ok_and(|answer| answer.status().is_success())
+    {
+        if Instant::now() > deadline {
+            bail!("not ready within two minutes: {url}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// An example configuration's path, as an argument.
+#[must_use]
+pub fn config_of(name: &str) -> String {
+    let path = workspace().join("examples/demo").join(name);
+    path.display().to_string()
+}
+
+/// The arguments that set a key.
+#[must_use]
+pub fn set(key: &str, value: &str) -> [String; 2] {
+    ["--set".to_owned(), format!("{key}={value}")]
+}
+
+/// A port that was free a moment ago.
+///
+/// # Errors
+/// If there is none.
+pub fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port())
 }
 
 /// The root of the source tree, where the example configurations stand and paths in them start.

@@ -19,11 +19,12 @@ use sidecod_sidecar::metrics;
 use sidecod_sidecar::otlp::Spans;
 use sidecod_sidecar::own::Own;
 use sidecod_sidecar::readiness::Readiness;
-use sidecod_sidecar::shutdown::{Shutdown, asked_to_end};
+use sidecod_sidecar::shutdown::{Shutdown, asked_to_end, unless_asked_again};
 use sidecod_sidecar::upstream::{BaseUrl, Upstream};
 use sidecod_wire::limits::Limits;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tower::retry::budget::TpsBudget;
 
 use crate::bundle::{Active, Cache, InUse, Keeper};
 use crate::config::{self, Config, Route};
@@ -36,6 +37,9 @@ use crate::plan::report::Report;
 use crate::reload::{self, Chores, Current, Source};
 use crate::trial::{self, Trials};
 
+/// Time over which requests that are sent again are counted.
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
+
 /// What all requests share.
 pub struct App {
     pub(crate) routes: Vec<Route>,
@@ -47,6 +51,8 @@ pub struct App {
     pub(crate) plan: plan::Settings,
     pub(crate) trials: Trials,
     pub(crate) link: Link,
+    /// What is left of the requests that may be sent again.
+    pub(crate) retries: TpsBudget,
     /// Where requests of reverse listeners go.
     pub(crate) reverse: Destination,
     /// Which other destinations go through the edge.
@@ -72,7 +78,8 @@ pub struct Ways {
 }
 
 impl App {
-    /// Builds the parts. Nothing is connected yet, and a bundle is in use only if it is a local one.
+    /// Builds the parts, and begins to connect to the edges: call it inside a runtime. A bundle is in
+    /// use only if it is a local one.
     ///
     /// # Errors
     /// If a local bundle cannot be opened, a route names a quality that it has not, or no thread starts.
@@ -128,6 +135,11 @@ impl App {
             codec: config.codec.clone(),
             limits: config.limits.clone(),
             pool: Pool::start("encode", config.codec.threads, config.codec.queue)?,
+            retries: TpsBudget::new(
+                RETRY_WINDOW,
+                config.edge.retries_per_second,
+                config.edge.retry_share,
+            ),
             trials: Trials::start(&config.routes)?,
             link: Link::new(&config.edge, own.clone()).context("edge")?,
             reverse: Destination {
@@ -197,6 +209,7 @@ pub async fn run(source: Source, config: Config) -> Result<()> {
         app.listens(listener.local_addr()?);
     }
     let (trigger, shutdown) = Shutdown::new();
+    let (last_trigger, last) = Shutdown::new();
     let current = Current::from(app.clone());
     let pages = axum::Router::new()
         .route("/plan", get(plan_page))
@@ -207,7 +220,7 @@ pub async fn run(source: Source, config: Config) -> Result<()> {
         metrics,
         more: trial::report::router(current.clone()).merge(pages),
     };
-    let admin = tokio::spawn(admin::serve(admin, told, shutdown.clone()));
+    let admin = tokio::spawn(admin::serve(admin, told, last));
     let ingress = Ingress::new(current.clone(), Http::new(&config.server), shutdown);
     let connections = Connections::new(&config.server);
     let serving: Vec<_> = listeners
@@ -223,13 +236,21 @@ pub async fn run(source: Source, config: Config) -> Result<()> {
 
     tokio::select! {
         asked = asked_to_end() => asked?,
-        ended = reload::keep(source, config, current, chores, readiness) => ended?,
+        ended = reload::keep(source, config, current, chores, readiness.clone()) => ended?,
     }
-    tracing::info!("ending");
+    tracing::info!("draining");
+    let _draining = readiness.block("draining");
     trigger.fire();
-    for listener in serving {
-        listener.await?;
-    }
+    unless_asked_again(async {
+        for listener in serving {
+            if let Err(error) = listener.await {
+                tracing::error!(%error, "a listener broke off");
+            }
+        }
+    })
+    .await?;
+    // It has said until now that the process is not ready, and what it still does.
+    last_trigger.fire();
     admin.await?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod coding;
 mod plan;
 mod trust;
+mod urls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use sidecod_wire::slot::Preset;
 pub use coding::{LayoutName, Render, Tensor};
 pub use plan::{Measured, Named, Plan};
 pub use trust::Mode;
+pub use urls::Urls;
 
 use crate::ingress::destination::HostPort;
 use crate::plan::option::Fidelity;
@@ -129,9 +131,9 @@ pub struct Destination {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Edge {
-    /// Base URL, `https://host:port`, or `http://host:port` with `plaintext`.
-    #[serde(deserialize_with = "BaseUrl::http_or_https")]
-    pub url: BaseUrl,
+    /// Base URL, `https://host:port`, or `http://host:port` with `plaintext`, or a list of them. All
+    /// addresses of each name are used.
+    pub url: Urls,
     /// Whom this device trusts, and what it shows, with an https URL.
     #[serde(default)]
     pub tls: Option<ClientTls>,
@@ -147,6 +149,14 @@ pub struct Edge {
     /// Milliseconds for a connection to be made.
     #[serde(default = "two_seconds")]
     pub connect_timeout_ms: u64,
+    /// Requests that may be sent again in a second after an edge that had them has failed, and this
+    /// share of all requests besides: what is over it gets the error at once, so that trouble is not
+    /// answered with more load.
+    #[serde(default = "twenty_five")]
+    pub retries_per_second: u32,
+    /// See `retries_per_second`.
+    #[serde(default = "a_fifth")]
+    pub retry_share: f32,
 }
 
 /// A secret that does not show itself in logs.
@@ -338,7 +348,11 @@ impl Config {
     fn check(&self) -> Result<(), (String, String)> {
         let wrong = |key: &str, message: &str| Err((key.to_owned(), message.to_owned()));
         let edge = &self.edge;
-        match (edge.url.is_https(), edge.tls.is_some(), edge.plaintext) {
+        let is_https = edge.url.first().is_https();
+        if edge.url.all().any(|url| url.is_https() != is_https) {
+            return wrong("edge.url", "all of them http, or all https");
+        }
+        match (is_https, edge.tls.is_some(), edge.plaintext) {
             (false, _, false) => {
                 return wrong(
                     "edge.plaintext",
@@ -354,6 +368,12 @@ impl Config {
                 );
             }
             _ => {}
+        }
+        if !(0.0..=10.0).contains(&self.edge.retry_share) {
+            return wrong("edge.retry_share", "must be from 0 to 10");
+        }
+        if self.edge.retries_per_second > 100_000 {
+            return wrong("edge.retries_per_second", "must be at most 100000");
         }
         let listen = &self.listen;
         if [&listen.reverse, &listen.forward, &listen.transparent]
@@ -460,6 +480,12 @@ fn yes() -> bool {
 fn post() -> String {
     "POST".to_owned()
 }
+fn twenty_five() -> u32 {
+    25
+}
+fn a_fifth() -> f32 {
+    0.2
+}
 fn default_upstream() -> String {
     "default".to_owned()
 }
@@ -508,8 +534,8 @@ path = "/v1/*"
     }
 
     #[test]
-    fn faults_are_named() {
-        for (from, to, says) in [
+    fn faults_of_the_edge_are_named() {
+        named(&[
             (
                 "plaintext = true",
                 "",
@@ -526,6 +552,21 @@ path = "/v1/*"
                 "d.toml:6:7: url: `edge` is no base URL",
             ),
             (
+                "url = \"http://edge:7100\"",
+                "url = []",
+                "d.toml:6:7: url: no base URL, want http:// or https://host:port",
+            ),
+            (
+                "plaintext = true",
+                "plaintext = true\nretry_share = -1.0",
+                "edge.retry_share: must be from 0 to 10",
+            ),
+            (
+                "url = \"http://edge:7100\"",
+                "url = [\"http://edge:7100\", \"https://edge:7100\"]",
+                "edge.url: all of them http, or all https",
+            ),
+            (
                 "http://edge:7100",
                 "https://edge:7100",
                 "edge.plaintext: is for an http URL",
@@ -540,6 +581,12 @@ path = "/v1/*"
                 "plaintext = true\ntls = {}",
                 "edge.tls: is for an https URL",
             ),
+        ]);
+    }
+
+    #[test]
+    fn faults_are_named() {
+        named(&[
             (
                 "path = \"/v1/*\"",
                 "path = \"v1\"",
@@ -605,7 +652,12 @@ path = "/v1/*"
                 "bundle = \"x\"\nthreads = 0",
                 "codec.threads: must be at least 1",
             ),
-        ] {
+        ]);
+    }
+
+    /// Each of the faults, put in place of something in the good configuration, is told.
+    fn named(faults: &[(&str, &str, &str)]) {
+        for (from, to, says) in faults {
             let error = load(&GOOD.replace(from, to)).unwrap_err();
             assert!(error.contains(says), "{error:?} should say {says:?}");
         }

@@ -1,5 +1,6 @@
 //! The ladder: code, then the original body through the edge, then the model server directly, then
-//! the model on the device, then a clear error. A request is sent again only where that is safe, and never after an answer began.
+//! the model on the device, then a clear error. A request is sent again only where that is safe, and
+//! never after an answer began.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,22 +9,26 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use sidecod_sidecar::Body;
-use sidecod_sidecar::body::{Whole, full};
+use sidecod_sidecar::body::{Held, HoldError, Whole, full, hold, streamed};
 use sidecod_sidecar::hop::remove_prefixed;
 use sidecod_sidecar::problem::problem;
 use sidecod_sidecar::upstream::UpstreamError;
 use sidecod_wire::frame::CONTENT_TYPE;
 use sidecod_wire::header::{JSON_LENGTH, PREFIX};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
+use tower::retry::budget::Budget;
 
 use crate::app::App;
 use crate::encode::Crossing;
 use crate::ingress::count_loop;
 use crate::ingress::destination::Destination;
-use crate::link::LinkError;
+use crate::link::{LinkError, Via};
 use crate::plan::planner::Chosen;
 use crate::plan::{self, Planned};
 use crate::relay;
+
+/// Bytes of an answer that is waited for as a whole.
+const SMALL_ANSWER: usize = 64 << 10;
 
 /// How a request got its answer, as the metric names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +78,9 @@ pub struct Terms {
     pub deadline: Instant,
     /// Whether the model server may be asked twice.
     pub idempotent: bool,
+    /// Whether a small answer is waited for as a whole, so that the request can be sent again where
+    /// it breaks off.
+    pub whole_answer: bool,
 }
 
 /// What an attempt came to.
@@ -87,10 +95,21 @@ enum Attempt {
 struct Failure {
     /// Whether the model server may have got the request.
     sent: bool,
-    /// Whether the edge could do better with the original body.
-    edge_again: bool,
+    /// What is worth trying next.
+    next: Next,
     /// What the app is told if no step helps.
     problem: Response<Body>,
+}
+
+/// A step of the ladder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Next {
+    /// The code, at another edge: this one has not looked at it.
+    Code,
+    /// The original body: this or another edge could do better with it.
+    Original,
+    /// The model server directly: no edge could do better.
+    Direct,
 }
 
 /// Sends a request whose body is held, step by step down the ladder.
@@ -116,34 +135,48 @@ pub async fn send(
     } else {
         Outcome::Passthrough
     };
-    let mut failure = None;
-    // A code may take half of the time, so that a decoder that is too slow costs no request.
-    if let Some(crossing) = crossing {
-        let outcome = outcome_of(&crossing);
-        let request = crossed(parts, crossing);
-        let (chosen, limit) = (chosen.take(), terms.rest() / 2);
-        match edge(app, destination, outcome, request, chosen.as_ref(), limit).await {
-            Attempt::Answer(outcome, answer) => return (outcome, answer),
-            Attempt::Failed(failed) => failure = Some(failed),
-        }
-    }
-    let may_go_on = |failure: &Option<Failure>| {
-        failure
-            .as_ref()
-            .is_none_or(|failed| !failed.sent || terms.idempotent)
+    app.retries.deposit();
+    let whole = terms.whole_answer;
+    let mut ladder = Ladder {
+        app,
+        terms,
+        failure: None,
     };
-    if may_go_on(&failure) && failure.as_ref().is_none_or(|failed| failed.edge_again) {
-        let request = original(parts, body);
-        let (chosen, limit) = (chosen.as_ref(), terms.rest());
-        match edge(app, destination, through_edge, request, chosen, limit).await {
-            Attempt::Answer(outcome, answer) => return (outcome, answer),
-            Attempt::Failed(failed) => failure = Some(failed),
+    if let Some(crossing) = crossing {
+        let (outcome, chosen) = (outcome_of(&crossing), chosen.take());
+        // Twice at most: each time that an edge refuses it unseen, that edge is left out.
+        for _ in 0..2 {
+            if ladder.goes_on(Next::Code) {
+                let request = crossed(parts, crossing.clone());
+                let (chosen, limit) = (chosen.as_ref(), terms.attempt(terms.idempotent));
+                let attempt = edge(app, destination, outcome, request, chosen, limit, whole);
+                if let Some(done) = ladder.take(attempt.await) {
+                    return done;
+                }
+            }
         }
     }
-    if may_go_on(&failure) && destination.direct.is_some() && !terms.rest().is_zero() {
-        match direct(destination, original(parts, body), Some(terms.rest())).await {
-            Attempt::Answer(outcome, answer) => return (outcome, answer),
-            Attempt::Failed(failed) => failure = Some(failed),
+    if ladder.goes_on(Next::Original) {
+        let request = original(parts, body);
+        let limit = terms.attempt(terms.idempotent && destination.direct.is_some());
+        let chosen = chosen.as_ref();
+        let attempt = edge(
+            app,
+            destination,
+            through_edge,
+            request,
+            chosen,
+            limit,
+            whole,
+        );
+        if let Some(done) = ladder.take(attempt.await) {
+            return done;
+        }
+    }
+    if destination.direct.is_some() && ladder.goes_on(Next::Direct) {
+        let attempt = direct(destination, original(parts, body), Some(terms.rest())).await;
+        if let Some(done) = ladder.take(attempt) {
+            return done;
         }
     }
     if let Some(local) = local {
@@ -156,10 +189,53 @@ pub async fn send(
         }
     }
     let nothing = || unreachable("no way to the model server");
-    (
-        Outcome::Error,
-        failure.map_or_else(nothing, |failed| failed.problem),
-    )
+    let problem = ladder.failure.map_or_else(nothing, |failed| failed.problem);
+    (Outcome::Error, problem)
+}
+
+/// Where a request is on its way down.
+struct Ladder<'a> {
+    app: &'a App,
+    terms: Terms,
+    failure: Option<Failure>,
+}
+
+impl Ladder<'_> {
+    /// Whether `step` is worth trying and allowed.
+    fn goes_on(&mut self, step: Next) -> bool {
+        let Some(failed) = &mut self.failure else {
+            return true;
+        };
+        if failed.next > step || self.terms.rest().is_zero() {
+            return false;
+        }
+        if failed.sent {
+            if !self.terms.idempotent {
+                return false;
+            }
+            let allowed = self.app.retries.withdraw();
+            let outcome = if allowed { "allowed" } else { "refused" };
+            metrics::counter!("sidecod_device_retries_total", "outcome" => outcome).increment(1);
+            if !allowed {
+                // For the steps that are left as well.
+                self.terms.idempotent = false;
+            }
+            return allowed;
+        }
+        true
+    }
+
+    fn take(&mut self, attempt: Attempt) -> Option<(Outcome, Response<Body>)> {
+        match attempt {
+            Attempt::Answer(outcome, answer) => Some((outcome, answer)),
+            Attempt::Failed(mut failed) => {
+                // Who may have got it once may have it still.
+                failed.sent |= self.failure.as_ref().is_some_and(|earlier| earlier.sent);
+                self.failure = Some(failed);
+                None
+            }
+        }
+    }
 }
 
 /// Sends a request whose body still arrives: once, and past the edge only if nothing of it has been
@@ -175,7 +251,7 @@ pub async fn send_streamed(
             Attempt::Failed(failed) => (Outcome::Error, failed.problem),
         };
     }
-    match app.link.send(destination, request).await {
+    match app.link.send(destination, request, None).await {
         Ok(answer) => (
             Outcome::Passthrough,
             relay::from_edge(answer, app.keep_server_timing).answer,
@@ -204,7 +280,7 @@ pub(crate) async fn ask(
         Some(crossing) => (outcome_of(&crossing), crossed(parts, crossing)),
         None => (Outcome::Passthrough, original(parts, body)),
     };
-    match edge(app, destination, outcome, request, None, limit).await {
+    match edge(app, destination, outcome, request, None, limit, false).await {
         Attempt::Answer(found, answer) => (found == outcome).then_some(answer),
         Attempt::Failed(_) => None,
     }
@@ -215,6 +291,13 @@ impl Terms {
     fn rest(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
+
+    /// The time of an attempt: all that is left, or where something is worth trying after it, two
+    /// thirds of it.
+    fn attempt(&self, more: bool) -> Duration {
+        let rest = self.rest();
+        if more { rest * 2 / 3 } else { rest }
+    }
 }
 
 async fn edge(
@@ -224,47 +307,57 @@ async fn edge(
     request: Request<Body>,
     chosen: Option<&Chosen>,
     limit: Duration,
+    whole_answer: bool,
 ) -> Attempt {
     let start = Instant::now();
     let bytes = request.body().size_hint().exact();
-    let name = app.link.name();
-    let answer = match timeout(limit, app.link.send(destination, request)).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => {
-            return Attempt::Failed(Failure {
-                sent: matches!(error, LinkError::Broken(_)),
-                edge_again: matches!(error, LinkError::Broken(_)),
-                problem: unreachable(&error.to_string()),
-            });
-        }
-        Err(_) => {
-            let detail = format!(
-                "no answer from the edge within {:.1} s",
-                limit.as_secs_f64()
-            );
-            return Attempt::Failed(Failure {
-                sent: true,
-                edge_again: true,
-                problem: problem(StatusCode::GATEWAY_TIMEOUT, "timeout", &detail),
-            });
+    let mut answer = match app.link.send(destination, request, Some(limit)).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let detail = error.to_string();
+            let (sent, next, problem) = match error {
+                LinkError::Unreachable { .. } => (false, Next::Direct, unreachable(&detail)),
+                // It may have been the code that broke it.
+                LinkError::Broken(_) => (true, Next::Original, unreachable(&detail)),
+                LinkError::Timeout(_) => {
+                    let problem = problem(StatusCode::GATEWAY_TIMEOUT, "timeout", &detail);
+                    let next = match destination.direct {
+                        Some(_) => Next::Direct,
+                        None => Next::Original,
+                    };
+                    (true, next, problem)
+                }
+            };
+            return failed(sent, next, problem);
         }
     };
+    let via = answer.extensions_mut().remove::<Via>();
     let kind = relay::edge_error(&answer);
     let relayed = relay::from_edge(answer, app.keep_server_timing);
     let Some(kind) = kind else {
         let took = start.elapsed();
         let link = took.saturating_sub(relayed.edge.total());
         metrics::histogram!("sidecod_device_step_seconds", "step" => "link").record(link);
-        if let Some(bytes) = bytes {
+        if let (Some(bytes), Some(Via(name))) = (bytes, via) {
             if let Some(chosen) = chosen {
                 let planner = &chosen.planner;
                 planner.crossed(&name, bytes, took, &relayed.edge);
-                planner.answered(chosen, bytes, took, &relayed.edge);
+                planner.answered(chosen, &name, bytes, took, &relayed.edge);
             } else if let Some(active) = app.bundle.get() {
                 active.planner.crossed(&name, bytes, took, &relayed.edge);
             }
         }
-        return Attempt::Answer(outcome, relayed.answer);
+        let rest = limit.saturating_sub(start.elapsed());
+        if !whole_answer {
+            return Attempt::Answer(outcome, relayed.answer);
+        }
+        return match whole_if_small(relayed.answer, rest).await {
+            Ok(answer) => Attempt::Answer(outcome, answer),
+            Err(error) => {
+                let detail = format!("the answer: {error}");
+                failed(true, Next::Original, unreachable(&detail))
+            }
+        };
     };
     tracing::debug!(kind, "the edge refused");
     if kind == "unknown-bundle" {
@@ -274,25 +367,42 @@ async fn edge(
     match &kind[..] {
         // The model server is at work, and no other way to it makes it faster.
         "upstream-timeout" => Attempt::Answer(Outcome::Error, problem),
-        "upstream-broken" => Attempt::Failed(Failure {
-            sent: true,
-            edge_again: false,
-            problem,
-        }),
-        "upstream-unreachable" | "unauthorized" | "unknown-upstream" | "not-ready" => {
-            Attempt::Failed(Failure {
-                sent: false,
-                edge_again: false,
-                problem,
-            })
+        "upstream-broken" => failed(true, Next::Direct, problem),
+        // The model server was asked with a feature, and may do better with the original.
+        "bad-answer" => failed(true, Next::Original, problem),
+        "upstream-unreachable" | "unauthorized" | "unknown-upstream" => {
+            failed(false, Next::Direct, problem)
         }
+        "not-ready" => failed(false, Next::Code, problem),
         // What is left has to do with the frame.
-        _ => Attempt::Failed(Failure {
-            sent: false,
-            edge_again: true,
-            problem,
-        }),
+        _ => failed(false, Next::Original, problem),
     }
+}
+
+/// Waits for all of a small answer, so that the request can be sent again where the link breaks in
+/// the middle of it. A larger one is streamed: once the app has its head there is no way back.
+async fn whole_if_small(
+    answer: Response<Body>,
+    limit: Duration,
+) -> Result<Response<Body>, HoldError> {
+    let bytes = answer.body().size_hint().exact();
+    if bytes.is_none_or(|bytes| bytes == 0 || bytes > SMALL_ANSWER as u64) {
+        return Ok(answer);
+    }
+    let (parts, body) = answer.into_parts();
+    let body = match hold(body, SMALL_ANSWER, limit).await? {
+        Held::Whole(whole) => whole.body(),
+        Held::Over(body) => streamed(body),
+    };
+    Ok(Response::from_parts(parts, body))
+}
+
+fn failed(sent: bool, next: Next, problem: Response<Body>) -> Attempt {
+    Attempt::Failed(Failure {
+        sent,
+        next,
+        problem,
+    })
 }
 
 async fn direct(
@@ -300,13 +410,7 @@ async fn direct(
     mut request: Request<Body>,
     limit: Option<Duration>,
 ) -> Attempt {
-    let failed = |sent, problem| {
-        Attempt::Failed(Failure {
-            sent,
-            edge_again: false,
-            problem,
-        })
-    };
+    let failed = |sent, problem| failed(sent, Next::Direct, problem);
     let Some(direct) = &destination.direct else {
         return failed(
             false,

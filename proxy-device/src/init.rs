@@ -200,7 +200,7 @@ mod tests {
         ];
         let text = init(&arguments).text(Some((&description, "a")));
         let config = Config::parse(Path::new("d.toml"), &text).unwrap();
-        assert!(config.edge.url.is_https() && config.direct.is_some());
+        assert!(config.edge.url.first().is_https() && config.direct.is_some());
         let identity = config.edge.tls.unwrap().identity.unwrap();
         assert_eq!(identity, Path::new("a \"b\".pem"));
         assert_eq!((&config.edge.upstream[..], config.routes.len()), ("a", 1));

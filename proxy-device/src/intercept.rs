@@ -215,6 +215,7 @@ async fn routed(
     let terms = Terms {
         deadline: begin + route.timeout(),
         idempotent: route.idempotent,
+        whole_answer: true,
     };
     let ticket = app.trials.ticket(route);
     let planned = match ticket.not_coded() {
@@ -252,6 +253,7 @@ async fn bodiless(
     let terms = Terms {
         deadline: Instant::now() + UNROUTED,
         idempotent: parts.method.is_idempotent(),
+        whole_answer: false,
     };
     fallback::send(
         app,

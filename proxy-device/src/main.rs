@@ -11,14 +11,13 @@ use sidecod_device::app;
 use sidecod_device::config::Config;
 use sidecod_device::init::Init;
 use sidecod_device::inspect::inspect;
-use sidecod_device::link::Link;
+use sidecod_device::link;
 use sidecod_device::plan;
 use sidecod_device::profile;
 use sidecod_device::redirect::Redirect;
 use sidecod_device::reload::Source;
 use sidecod_device::trial::report;
 use sidecod_sidecar::healthy;
-use sidecod_sidecar::own::Own;
 use sidecod_sidecar::profile::write;
 
 /// Takes the photos out of an app's inference requests, encodes them, and sends a few kilobytes to
@@ -196,13 +195,15 @@ fn check(config: &Config) -> Result<()> {
     } else {
         println!("codec: the edge's, fetched when this sidecar runs");
     }
-    Link::new(&config.edge, Own::default()).context("edge")?;
+    link::check(&config.edge).context("edge")?;
     let encrypted = if config.edge.plaintext {
         "not encrypted"
     } else {
         "TLS 1.3"
     };
-    println!("edge {} ({encrypted})", config.edge.url.authority());
+    for url in config.edge.url.all() {
+        println!("edge {} ({encrypted})", url.authority());
+    }
     for route in &config.routes {
         println!("route {}: {} {}", route.name, route.method, route.path);
     }

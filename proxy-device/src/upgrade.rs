@@ -51,7 +51,7 @@ pub(crate) async fn answer(
         let (to_edge, channel) = Channel::new(1);
         parts.headers.insert(ASK, protocol.clone());
         let request = Request::from_parts(parts, streamed(channel));
-        match app.link.send(destination, request).await {
+        match app.link.send(destination, request, None).await {
             Ok(answer) => (Outcome::Passthrough, through_edge(app, answer, to_edge)),
             Err(LinkError::Unreachable { request, .. }) if destination.direct.is_some() => {
                 let answer = directly(destination, *request, protocol).await;

@@ -5,20 +5,22 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use http_body_util::channel::Channel;
 use hyper::body::Incoming;
 use sidecod_device::app::App;
 use sidecod_device::config::Config;
 use sidecod_device::ingress::reverse;
-use sidecod_sidecar::Body;
-use sidecod_sidecar::body::full;
+use sidecod_sidecar::body::{full, streamed};
 use sidecod_sidecar::listen::{self, ServerLimits};
 use sidecod_sidecar::problem::problem;
 use sidecod_sidecar::shutdown::{Shutdown, Trigger};
+use sidecod_sidecar::{Body, BoxError};
 use sidecod_wire::frame::{self, Frame};
 use sidecod_wire::limits::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -93,6 +95,11 @@ fn answer(text: &'static str) -> Response<Body> {
 
 /// A device sidecar in front of the two.
 async fn device(edge: SocketAddr, direct: Option<SocketAddr>, more: &str) -> (SocketAddr, Trigger) {
+    device_of(&format!("\"http://{edge}\""), direct, more).await
+}
+
+/// The same in front of edges whose URLs stand as in the configuration.
+async fn device_of(edges: &str, direct: Option<SocketAddr>, more: &str) -> (SocketAddr, Trigger) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("device.toml");
@@ -103,7 +110,7 @@ async fn device(edge: SocketAddr, direct: Option<SocketAddr>, more: &str) -> (So
     let text = format!(
         "admin = \"127.0.0.1:0\"\n{direct}\n\
          [listen]\nreverse = [\"127.0.0.1:0\"]\n\
-         [edge]\nurl = \"http://{edge}\"\nplaintext = true\n\
+         [edge]\nurl = {edges}\nplaintext = true\n\
          [codec]\nbundle = {bundle:?}\n\
          [[route]]\nname = \"photos\"\npath = \"/p/*\"\n{more}\n"
     );
@@ -251,4 +258,66 @@ async fn what_no_route_takes_is_streamed() {
         answer.ends_with("edge\r\n0\r\n\r\n") || answer.ends_with("edge"),
         "{answer}"
     );
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_asked_for_again() {
+    let (listener, address) = bind().await;
+    let (_trigger, shutdown) = Shutdown::new();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let service = listen::service(move |request: Request<Incoming>| {
+        let count = count.clone();
+        async move {
+            let _ = request.into_body().collect().await;
+            if count.fetch_add(1, Ordering::Relaxed) > 0 {
+                return answer("whole");
+            }
+            let (mut sender, body) = Channel::<Bytes, BoxError>::new(1);
+            tokio::spawn(async move {
+                sender.send_data("wh".into()).await.unwrap();
+                sender.abort("of the test".into());
+            });
+            let mut answer = Response::new(streamed(body));
+            answer
+                .headers_mut()
+                .insert("content-length", "5".parse().unwrap());
+            answer
+        }
+    });
+    tokio::spawn(async move {
+        listen::http2(listener, &ServerLimits::default(), service, shutdown).await;
+    });
+    let (device, _device) = device(address, None, "").await;
+    let answer = post(device, "/p/x", "content-type: image/jpeg\r\n", &photo()).await;
+    assert!(answer.ends_with("\r\n\r\nwhole"), "{answer}");
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn an_edge_that_is_not_ready_is_passed_over() {
+    let (listener, address) = bind().await;
+    let (_trigger, shutdown) = Shutdown::new();
+    let service = listen::service(|_| async {
+        problem(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "on purpose")
+    });
+    tokio::spawn(async move {
+        listen::http2(listener, &ServerLimits::default(), service, shutdown).await;
+    });
+    let seen = Seen::default();
+    let (ready, _ready) = edge(seen.clone(), None, nowhere()).await;
+    let (device, _device) = device_of(
+        &format!("[\"http://{address}\", \"http://{ready}\"]"),
+        None,
+        "",
+    )
+    .await;
+    for _ in 0..8 {
+        let answer = post(device, "/p/x", "content-type: image/jpeg\r\n", &photo()).await;
+        assert!(answer.ends_with("edge"), "{answer}");
+    }
+    // All of them as codes: the other edge has not looked at any.
+    for (_, body) in &*seen.lock().unwrap() {
+        Frame::decode(body, &Limits::default()).unwrap();
+    }
 }

@@ -62,6 +62,10 @@ pub struct Config {
     /// Pictures that wait for a decode thread; a further one is refused.
     #[serde(default = "sixty_four")]
     pub decode_queue: usize,
+    /// Milliseconds that a picture may be expected to wait for a decode thread, by what others have
+    /// taken; one that would wait longer is refused.
+    #[serde(default = "five_seconds")]
+    pub decode_wait_ms: u64,
     /// Windows that are decoded together.
     #[serde(default = "eight")]
     pub max_batch: usize,
@@ -127,6 +131,12 @@ pub struct UpstreamConfig {
     /// Milliseconds for a connection to be made.
     #[serde(default = "two_seconds")]
     pub connect_timeout_ms: u64,
+    /// Requests that it is given at a time, each until the end of its answer.
+    #[serde(default = "sixty_four")]
+    pub max_in_flight: usize,
+    /// Milliseconds that a further one waits for its turn before it is refused.
+    #[serde(default = "one_second")]
+    pub max_wait_ms: u64,
 }
 
 /// Where decoders run.
@@ -268,6 +278,12 @@ impl Config {
             ));
         }
         for (index, upstream) in self.upstreams.iter().enumerate() {
+            if upstream.max_in_flight == 0 || upstream.max_in_flight > 1 << 32 {
+                return Err(format!(
+                    "upstream[{index}].max_in_flight: must be from 1 to {}",
+                    1_u64 << 32
+                ));
+            }
             if self.upstreams[..index]
                 .iter()
                 .any(|other| other.name == upstream.name)
@@ -305,6 +321,12 @@ fn two_hundred_million() -> u64 {
 }
 fn sixteen_mib() -> usize {
     16 << 20
+}
+fn five_seconds() -> u64 {
+    5000
+}
+fn one_second() -> u64 {
+    1000
 }
 fn two_seconds() -> u64 {
     2000

@@ -1,6 +1,9 @@
 //! The edge's own errors, and what a device is told of them.
 
-use http::{Response, StatusCode};
+use std::time::Duration;
+
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, Response, StatusCode};
 use sidecod_sidecar::Body;
 use sidecod_sidecar::problem::problem;
 use sidecod_sidecar::upstream::UpstreamError;
@@ -33,9 +36,17 @@ pub enum Fail {
     /// The frame has not arrived in time.
     #[error("{0}")]
     BodyTimeout(String),
+    /// The pictures of a frame have taken too much of the request's time.
+    #[error("the pictures were not decoded within {:.1} s, half of the request's time", .0.as_secs_f64())]
+    Late(Duration),
     /// A queue is full.
     #[error("{0}")]
     Overloaded(&'static str),
+    /// The model server has as many requests as it is given at a time.
+    #[error(
+        "upstream {0} has all the requests that it is given at a time, and none has ended within {1:?}"
+    )]
+    Busy(String, Duration),
     /// The decoder, or what writes the picture, failed.
     #[error("{0}")]
     DecodeFailed(String),
@@ -60,7 +71,9 @@ impl Fail {
             Self::BadFrame(_) => (StatusCode::BAD_REQUEST, "bad-frame"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
             Self::BodyTimeout(_) => (StatusCode::REQUEST_TIMEOUT, "body-timeout"),
+            Self::Late(_) => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
             Self::Overloaded(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::Busy(..) => (StatusCode::SERVICE_UNAVAILABLE, "upstream-busy"),
             Self::DecodeFailed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "decode-failed"),
             Self::BadAnswer(_) => (StatusCode::BAD_GATEWAY, "bad-answer"),
             Self::Upstream(_, UpstreamError::Target(_)) => (StatusCode::BAD_REQUEST, "bad-request"),
@@ -81,6 +94,11 @@ impl Fail {
     #[must_use]
     pub fn answer(&self) -> Response<Body> {
         let (status, kind) = self.kind();
-        problem(status, kind, &self.to_string())
+        let mut answer = problem(status, kind, &self.to_string());
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let soon = HeaderValue::from_static("1");
+            answer.headers_mut().insert(RETRY_AFTER, soon);
+        }
+        answer
     }
 }

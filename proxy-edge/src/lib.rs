@@ -10,6 +10,7 @@ pub mod about;
 pub mod bundles;
 pub mod cert;
 pub mod config;
+pub mod deadline;
 pub mod decode;
 pub mod fail;
 pub mod init;

@@ -7,7 +7,6 @@ use http::header::{CONNECTION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, Head
 use http::request::Parts;
 use http::{Response, Uri, Version};
 use hyper::body::Incoming;
-use sidecod_sidecar::metrics::Gauged;
 use sidecod_sidecar::{Body, body, hop};
 use sidecod_wire::header::{HTTP2, NO_HOST, PREFIX, PROTOCOL};
 
@@ -100,8 +99,12 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Makes the model server's answer one for the device. Its body, trailers included, is passed on as
-/// it comes; `in_flight` lives as long as it does.
-pub fn to_device(answer: Response<Incoming>, steps: &Steps, in_flight: Gauged) -> Response<Body> {
+/// it comes; `guard` lives as long as it does.
+pub fn to_device(
+    answer: Response<Incoming>,
+    steps: &Steps,
+    guard: impl Send + 'static,
+) -> Response<Body> {
     let (mut parts, incoming) = answer.into_parts();
     hop::remove_hop_by_hop(&mut parts.headers);
     hop::remove_prefixed(&mut parts.headers, PREFIX);
@@ -109,12 +112,12 @@ pub fn to_device(answer: Response<Incoming>, steps: &Steps, in_flight: Gauged) -
         parts.headers.append(SERVER_TIMING, value);
     }
     parts.version = Version::HTTP_2;
-    Response::from_parts(parts, body::guarded(body::relayed(incoming), in_flight))
+    Response::from_parts(parts, body::guarded(body::relayed(incoming), guard))
 }
 
-/// An answer of this sidecar's own for the device.
-pub fn own(answered: Answered, steps: &Steps, in_flight: Gauged) -> Response<Body> {
-    let mut answer = Response::new(body::guarded(body::full(answered.body), in_flight));
+/// An answer of this sidecar's own for the device; `guard` lives as long as its body does.
+pub fn own(answered: Answered, steps: &Steps, guard: impl Send + 'static) -> Response<Body> {
+    let mut answer = Response::new(body::guarded(body::full(answered.body), guard));
     let headers = answer.headers_mut();
     if let Ok(value) = HeaderValue::try_from(answered.content_type) {
         headers.insert(CONTENT_TYPE, value);

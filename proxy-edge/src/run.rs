@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sidecod_sidecar::admin::{self, Admin};
@@ -99,16 +100,17 @@ pub async fn run(source: Source, config: Config, stored: Vec<Stored>) -> Result<
         move |request| edge.clone().answer(request)
     });
     let server = tokio::spawn({
-        let (limits, shutdown, tls) = (config.server.clone(), shutdown.clone(), tls.clone());
+        let (limits, tls) = (config.server.clone(), tls.clone());
         async move { listen::http2_in(data, tls, &limits, service, shutdown).await }
     });
+    let (last_trigger, last) = Shutdown::new();
     let told = Admin {
         program: "proxy-edge",
-        readiness,
+        readiness: readiness.clone(),
         metrics: handle,
         more: admin::Router::new(),
     };
-    let admin = tokio::spawn(admin::serve(admin, told, shutdown));
+    let admin = tokio::spawn(admin::serve(admin, told, last));
 
     let reloading = reload::keep(source, config.clone(), edge.clone(), tls);
     let life = async {
@@ -123,12 +125,13 @@ pub async fn run(source: Source, config: Config, stored: Vec<Stored>) -> Result<
         ended = reloading => ended.map_err(RunError::from),
     };
     tracing::info!("draining");
+    let _draining = readiness.block("draining");
     trigger.fire();
-    for task in [server, admin] {
-        if let Err(error) = task.await {
-            tracing::error!(%error, "a listener broke off");
-        }
-    }
+    let broke_off = |error| tracing::error!(%error, "a listener broke off");
+    shutdown::unless_asked_again(async { server.await.unwrap_or_else(broke_off) }).await?;
+    // It has said until now that the process is not ready, and what it still does.
+    last_trigger.fire();
+    admin.await.unwrap_or_else(broke_off);
     ended
 }
 
@@ -178,6 +181,7 @@ pub(crate) async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer
     let settings = Settings {
         threads: config.decode_threads,
         queue: config.decode_queue,
+        max_wait: Duration::from_millis(config.decode_wait_ms),
         max_batch: config.max_batch,
     };
     let points = stored.iter().map(|stored| &stored.bundle.manifest);

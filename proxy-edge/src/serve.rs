@@ -24,12 +24,13 @@ use tokio::sync::Semaphore;
 
 use crate::about::About;
 use crate::config::{Config, Token};
+use crate::deadline::Deadline;
 use crate::fail::Fail;
 use crate::point::Place;
 use crate::relay::{self, Steps};
 use crate::restore::{Restored, RestoredBody, Restorer};
 use crate::upgrade;
-use crate::upstream::{Upstream, Upstreams};
+use crate::upstream::{Turn, Upstream, Upstreams};
 
 /// The upstream of a request that names none.
 const DEFAULT_UPSTREAM: &str = "default";
@@ -99,30 +100,30 @@ impl Settings {
     /// the model server makes of the feature.
     async fn answer_feature(
         &self,
-        upstream: &Upstream,
+        (upstream, deadline): (&Upstream, Deadline),
         (place, values): (&Place, &[f32]),
         mut parts: Parts,
         steps: &mut Steps,
-        in_flight: Gauged,
+        guard: (Gauged, Turn),
     ) -> Result<Response<Body>, Fail> {
         let Some(body) = place.request(&mut parts, values) else {
-            return Ok(relay::own(place.answer(values), steps, in_flight));
+            return Ok(relay::own(place.answer(values), steps, guard));
         };
         parts.version = relay::upstream_version(&parts.headers);
         relay::to_upstream(&mut parts);
         let begin = Instant::now();
         let request = Request::from_parts(parts, body::full(body));
-        let answer = upstream.call(request).await?;
+        let answer = upstream.call(request, deadline.rest()).await?;
         if !answer.status().is_success() {
             steps.note("upstream", begin.elapsed());
-            return Ok(relay::to_device(answer, steps, in_flight));
+            return Ok(relay::to_device(answer, steps, guard));
         }
         let held = body::hold(answer.into_body(), self.max_body, self.body_timeout).await;
         steps.note("upstream", begin.elapsed());
         match held {
             Ok(body::Held::Whole(whole)) => {
                 let answered = place.answered(&whole.bytes)?;
-                Ok(relay::own(answered, steps, in_flight))
+                Ok(relay::own(answered, steps, guard))
             }
             Ok(body::Held::Over(_)) => Err(Fail::BadAnswer(format!(
                 "the model server's answer to a feature has more than {} bytes",
@@ -134,7 +135,7 @@ impl Settings {
 }
 
 impl Edge {
-    /// An edge that refuses requests until `readiness` has no blocker and [`Self::open`] was called.
+    /// An edge that refuses requests until [`Self::open`] is called, and says what blocks `readiness`.
     #[must_use]
     pub fn new(
         config: &Config,
@@ -187,6 +188,16 @@ impl Edge {
             };
             return line.end(known, answer);
         }
+        if let Some(what) = request.headers().get(header::ASK).cloned() {
+            let answer = self.ask(&settings, &what, request).await;
+            let outcome = answer.as_ref().map_or_else(|fail| fail.kind().1, |_| "own");
+            let known = || Known {
+                route: "none".to_owned(),
+                outcome,
+                ..Known::default()
+            };
+            return line.end(known, answer.unwrap_or_else(|fail| fail.answer()));
+        }
         if let Some(place) = line.place() {
             request
                 .headers_mut()
@@ -229,12 +240,7 @@ impl Edge {
         settings: &'s Settings,
         headers: &HeaderMap,
     ) -> Result<(&'s Upstream, &'s Restorer), Fail> {
-        if !settings.admits(headers) {
-            return Err(Fail::Unauthorized);
-        }
-        let restorer = self.restorer.get().filter(|_| self.readiness.is_ready());
-        let restorer =
-            restorer.ok_or_else(|| Fail::NotReady(self.readiness.blockers().join(", ")))?;
+        let restorer = self.enter(settings, headers)?;
         let name = headers
             .get(UPSTREAM)
             .map_or(&b""[..], HeaderValue::as_bytes);
@@ -247,6 +253,16 @@ impl Edge {
         Ok((upstream, restorer))
     }
 
+    /// Whether the device may enter, and whether there is something to be entered.
+    fn enter(&self, settings: &Settings, headers: &HeaderMap) -> Result<&Restorer, Fail> {
+        if !settings.admits(headers) {
+            return Err(Fail::Unauthorized);
+        }
+        // Not the readiness itself: what comes while the process drains is still served.
+        let restorer = self.restorer.get();
+        restorer.ok_or_else(|| Fail::NotReady(self.readiness.blockers().join(", ")))
+    }
+
     async fn pass_on(
         &self,
         (settings, upstream, restorer): (&Settings, &Upstream, &Restorer),
@@ -254,16 +270,14 @@ impl Edge {
         steps: &mut Steps,
         in_flight: Gauged,
     ) -> Result<Response<Body>, Fail> {
-        if let Some(what) = request.headers().get(header::ASK) {
-            let what = what.clone();
-            return self.ask(settings, &what, request).await;
-        }
         if let Some(protocol) = request.headers().get(ASK) {
             let protocol = protocol.clone();
             return upgrade::answer(upstream, request, protocol, in_flight).await;
         }
         let sent = Sent::default();
         let (mut parts, incoming) = request.into_parts();
+        let deadline = Deadline::of(&parts.headers);
+        let turn = upstream.turn().await?;
         // Held until the model server answers: until then the body is in memory.
         let mut _permit = None;
         let outgoing = if is_frame(&parts.headers) {
@@ -273,12 +287,15 @@ impl Edge {
                 body,
                 content_type,
                 json_length,
-            } = match settings.restore(restorer, incoming, steps).await? {
+            } = match deadline
+                .half(settings.restore(restorer, incoming, steps))
+                .await?
+            {
                 Restored::Body(body) => body,
                 Restored::Values(place, values) => {
-                    let feature = (&*place, &values[..]);
+                    let (whither, feature) = ((upstream, deadline), (&*place, &values[..]));
                     return settings
-                        .answer_feature(upstream, feature, parts, steps, in_flight)
+                        .answer_feature(whither, feature, parts, steps, (in_flight, turn))
                         .await;
                 }
             };
@@ -303,11 +320,11 @@ impl Edge {
         relay::to_upstream(&mut parts);
         let begin = Instant::now();
         let request = Request::from_parts(parts, outgoing);
-        let answer = upstream.call(request).await?;
+        let answer = upstream.call(request, deadline.rest()).await?;
         // The time in which a body still came in is the link's.
         let since = sent.get().map_or(begin, |ended| (*ended).max(begin));
         steps.note("upstream", since.elapsed());
-        Ok(relay::to_device(answer, steps, in_flight))
+        Ok(relay::to_device(answer, steps, (in_flight, turn)))
     }
 
     /// Answers what a device asks of the edge itself.
@@ -317,6 +334,7 @@ impl Edge {
         what: &HeaderValue,
         request: Request<DeviceBody>,
     ) -> Result<Response<Body>, Fail> {
+        self.enter(settings, request.headers())?;
         let (status, body) = match what.as_bytes() {
             what if what == ASK_PROFILE.as_bytes() => match &self.profile {
                 Some(profile) => (StatusCode::OK, profile.clone()),

@@ -31,7 +31,7 @@ pub(crate) async fn answer(
         .insert(CONNECTION, HeaderValue::from_static("upgrade"));
     parts.headers.insert(UPGRADE, protocol);
     let mut answer = upstream
-        .call(Request::from_parts(parts, body::empty()))
+        .call(Request::from_parts(parts, body::empty()), None)
         .await?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(relay::to_device(answer, &Steps::default(), in_flight));

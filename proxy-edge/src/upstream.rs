@@ -1,6 +1,7 @@
 //! The model servers on the list: the only ones that are ever called.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -8,6 +9,8 @@ use hyper::body::Incoming;
 use sidecod_sidecar::connect::Connector;
 use sidecod_sidecar::own::Own;
 use sidecod_sidecar::{Body, upstream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::config::UpstreamConfig;
 use crate::fail::Fail;
@@ -18,7 +21,12 @@ pub struct Upstream {
     pub name: String,
     server: upstream::Upstream,
     timeout: Duration,
+    turns: Arc<Semaphore>,
+    max_wait: Duration,
 }
+
+/// A request's turn at a model server, until it is dropped.
+pub type Turn = OwnedSemaphorePermit;
 
 /// All of them.
 pub struct Upstreams(HashMap<String, Upstream>);
@@ -34,6 +42,8 @@ impl Upstreams {
                 name: config.name.clone(),
                 server: upstream::Upstream::new(config.url.clone(), connector),
                 timeout: Duration::from_millis(config.timeout_ms),
+                turns: Arc::new(Semaphore::new(config.max_in_flight)),
+                max_wait: Duration::from_millis(config.max_wait_ms),
             };
             (config.name.clone(), upstream)
         };
@@ -48,14 +58,31 @@ impl Upstreams {
 }
 
 impl Upstream {
-    /// Sends a request and waits for the head of the answer. Dropping the future, or the answer's
-    /// body, ends the call.
+    /// Waits for a turn, before anything is done for the request that would be in vain.
+    ///
+    /// # Errors
+    /// [`Fail::Busy`].
+    pub async fn turn(&self) -> Result<Turn, Fail> {
+        let turn = self.turns.clone().acquire_owned();
+        match timeout(self.max_wait, turn).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(Fail::Busy(self.name.clone(), self.max_wait)),
+        }
+    }
+
+    /// Sends a request and waits for the head of the answer, no longer than its own limit and the
+    /// device's. Dropping the future, or the answer's body, ends the call.
     ///
     /// # Errors
     /// [`Fail::Upstream`].
-    pub async fn call(&self, request: Request<Body>) -> Result<Response<Incoming>, Fail> {
+    pub async fn call(
+        &self,
+        request: Request<Body>,
+        limit: Option<Duration>,
+    ) -> Result<Response<Incoming>, Fail> {
+        let limit = limit.map_or(self.timeout, |limit| limit.min(self.timeout));
         self.server
-            .send(request, Some(self.timeout))
+            .send(request, Some(limit))
             .await
             .map_err(|error| Fail::Upstream(self.name.clone(), error))
     }

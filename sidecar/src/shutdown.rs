@@ -50,3 +50,17 @@ pub async fn asked_to_end() -> std::io::Result<()> {
     }
     Ok(())
 }
+
+/// Waits for what is in flight, or for a second signal: whoever asks twice does not want to wait.
+///
+/// # Errors
+/// If the process cannot listen for signals.
+pub async fn unless_asked_again(drained: impl Future<Output = ()>) -> std::io::Result<()> {
+    tokio::select! {
+        () = drained => Ok(()),
+        asked = asked_to_end() => {
+            tracing::warn!("asked to end again: requests in flight are given up");
+            asked
+        }
+    }
+}

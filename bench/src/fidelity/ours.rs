@@ -53,6 +53,8 @@ impl Decoding {
         let settings = Settings {
             threads: 1,
             queue: 1,
+            // Nobody is hurried.
+            max_wait: Duration::from_hours(1),
             max_batch: 1,
         };
         let (pool, warmed) = Pool::start(std::slice::from_ref(&codec), settings)?;

@@ -3,14 +3,13 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use super::usage::{self, Usage};
 use crate::client::Client;
-use crate::stack::{Program, workspace};
+use crate::stack::{Program, config_of, free_port, ready, set};
 
 /// The chain that the others are compared with.
 pub(super) const NGINX: &str = "nginx";
@@ -174,15 +173,7 @@ fn chain_of(name: &'static str, port: u16, folder: TempDir, child: Child) -> Cha
 }
 
 async fn sidecars(server: u16) -> Result<Chain> {
-    let config = |name: &str| {
-        workspace()
-            .join("examples/demo")
-            .join(name)
-            .display()
-            .to_string()
-    };
-    let set = |key: &str, value: &str| ["--set".to_owned(), format!("{key}={value}")];
-    let mut arguments = vec!["--config".to_owned(), config("proxy-edge.toml")];
+    let mut arguments = vec!["--config".to_owned(), config_of("proxy-edge.toml")];
     arguments.extend(set("listen", "\"127.0.0.1:0\""));
     arguments.extend(set("admin", "\"127.0.0.1:0\""));
     let upstream = format!("[{{name=\"default\",url=\"http://127.0.0.1:{server}\"}}]");
@@ -190,7 +181,7 @@ async fn sidecars(server: u16) -> Result<Chain> {
     // One, as the other chains have.
     arguments.extend(set("worker_threads", "1"));
     let edge = Program::start("proxy-edge", &arguments)?;
-    let mut arguments = vec!["--config".to_owned(), config("proxy-device.toml")];
+    let mut arguments = vec!["--config".to_owned(), config_of("proxy-device.toml")];
     arguments.extend(set("listen.reverse", "[\"127.0.0.1:0\"]"));
     arguments.extend(set("admin", "\"127.0.0.1:0\""));
     arguments.extend(set(
@@ -226,22 +217,6 @@ async fn answers(chain: &Chain) -> Result<()> {
     Ok(())
 }
 
-async fn ready(url: &str) -> Result<()> {
-    let client = Client::default();
-    let deadline = Instant::now() + Duration::from_mins(2);
-    while !client
-        .get(url)
-        .await
-        .is_ok_and(|answer| answer.status().is_success())
-    {
-        if Instant::now() > deadline {
-            bail!("no answer from {url}");
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
-}
-
 fn start(command: &mut Command) -> Result<Child> {
     let name = Path::new(command.get_program()).display().to_string();
     let command = command
@@ -251,11 +226,4 @@ fn start(command: &mut Command) -> Result<Child> {
     command
         .spawn()
         .with_context(|| format!("cannot start {name}"))
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port())
 }

@@ -4,6 +4,7 @@
 //! One photo goes through [`picture`] (file to the model's input), [`model`] (input to classes) and
 //! [`server`] (HTTP around both).
 
+pub mod journal;
 pub mod model;
 pub mod picture;
 pub mod server;

@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use axum::Router;
 use clap::Parser;
+use sidecod_model_server::journal::Journal;
 use sidecod_model_server::model::Model;
 use sidecod_model_server::server;
 use tokio::net::TcpListener;
@@ -26,6 +29,9 @@ struct Arguments {
     /// Photos that are worked on at a time; by default one per core.
     #[arg(long)]
     threads: Option<NonZeroUsize>,
+    /// Append a line to this file for every answer: the request's x-request-id and the status.
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {
@@ -35,15 +41,21 @@ fn main() -> Result<()> {
         .or_else(|| available_parallelism().ok())
         .map_or(1, NonZeroUsize::get);
     let model = Model::load()?;
+    let mut router = server::router(model, threads);
+    if let Some(file) = &arguments.journal {
+        let journal =
+            Journal::open(file).with_context(|| format!("--journal {}", file.display()))?;
+        router = server::noted(router, journal);
+    }
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .max_blocking_threads(threads)
         .enable_all()
         .build()?
-        .block_on(serve(arguments.listen, model, threads))
+        .block_on(serve(arguments.listen, router))
 }
 
-async fn serve(address: SocketAddr, model: Model, threads: usize) -> Result<()> {
+async fn serve(address: SocketAddr, router: Router) -> Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}"))?;
@@ -51,7 +63,7 @@ async fn serve(address: SocketAddr, model: Model, threads: usize) -> Result<()> 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, stopped) = oneshot::channel();
     println!("listening {}", listener.local_addr()?);
-    let serve = axum::serve(listener, server::router(model, threads))
+    let serve = axum::serve(listener, router)
         .with_graceful_shutdown(async move { stopped.await.unwrap_or_default() })
         .into_future();
     let deadline = async move {

@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use crate::journal::{self, Journal};
 use crate::model::{self, Model, Prediction};
 use crate::picture::{Input, Limits, PictureError};
 
@@ -59,6 +60,11 @@ pub fn router(model: Model, concurrent: usize) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Arc::new(app))
+}
+
+/// The same, with a line in a journal for every answer.
+pub fn noted(router: Router, journal: Journal) -> Router {
+    router.layer(axum::middleware::from_fn_with_state(journal, journal::note))
 }
 
 async fn predict(State(app): State<Arc<App>>, request: Request) -> Result<Json<Answer>, Failure> {

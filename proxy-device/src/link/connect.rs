@@ -4,22 +4,32 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderValue, Request};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use sidecod_sidecar::body::empty;
 use sidecod_sidecar::own::Own;
 use sidecod_sidecar::tls::{self, TlsError};
+use sidecod_sidecar::upstream::BaseUrl;
 use sidecod_sidecar::{Body, BoxError};
+use sidecod_wire::header::{ASK, ASK_PROBE, TOKEN};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::SetUpError;
 use super::counted::Counted;
-use crate::config::Edge;
+use crate::config;
+use crate::relay::edge_error;
 
 /// The connection is tried with a ping after this much silence, also while it is idle.
-const PING_AFTER: Duration = Duration::from_secs(10);
+const PING_AFTER: Duration = Duration::from_secs(5);
 /// It counts as broken when the ping is not answered in this time.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that the system may hold unsent: a ping waits behind them on a thin link.
+const UNSENT: u32 = 16 << 10;
 /// Bytes of the headers of an answer.
 const MAX_HEADERS: u32 = 512 << 10;
 /// What the edge may send before it is read.
@@ -32,65 +42,105 @@ pub(super) struct Connect {
     pub own: Own,
     /// How long one may take.
     pub limit: Duration,
+    /// What admits this device.
+    pub token: Option<HeaderValue>,
     /// How it is encrypted; not at all where there is none.
-    pub tls: Option<Tls>,
+    tls: Option<Arc<tls::Client>>,
 }
 
-/// The device's certificates, and the host that the edge's must be for.
-#[derive(Clone)]
-pub(super) struct Tls {
-    client: Arc<tls::Client>,
-    host: String,
-}
+/// A connection, and the task that ends with it.
+pub(super) type Connected = (SendRequest<Body>, JoinHandle<()>);
 
-impl Tls {
-    /// What the configuration says of an edge.
-    ///
-    /// # Errors
-    /// [`TlsError`] that names the file.
-    pub fn of(edge: &Edge) -> Result<Option<Self>, TlsError> {
-        let Some(tls) = &edge.tls else {
-            return Ok(None);
-        };
-        let client = tls::Client::new(tls)?;
-        if let Some(file) = tls.identity.as_ref().or(tls.certificate.as_ref()) {
-            let expiry = tls::expiry(file)?;
-            metrics::gauge!("sidecod_device_certificate_expiry_seconds").set(expiry.unix() as f64);
-            if expiry.is_near() {
-                tracing::warn!(%expiry, "this device's certificate ends; proxy-edge cert --renew --device NAME makes a new one");
-            }
-        }
-        Ok(Some(Self {
-            client: Arc::new(client),
-            host: edge.url.host_and_port().0.to_owned(),
-        }))
-    }
-}
+/// The kind of the error of an edge that is starting or ending.
+pub(super) const NOT_READY: &str = "not-ready";
 
 impl Connect {
-    /// Connects to an edge, at most for the limit. The error is for people.
-    pub async fn to(&self, address: SocketAddr) -> Result<SendRequest<Body>, String> {
-        match timeout(self.limit, self.handshake(address)).await {
-            Ok(Ok(sender)) => {
-                tracing::info!(%address, "connected to the edge");
-                Ok(sender)
+    /// What the configuration says of edges.
+    ///
+    /// # Errors
+    /// [`SetUpError`].
+    pub fn new(edge: &config::Edge, own: Own) -> Result<Self, SetUpError> {
+        let token = edge
+            .token
+            .as_ref()
+            .map(|token| HeaderValue::from_str(token.secret()))
+            .transpose()
+            .map_err(|_| SetUpError::Token)?;
+        let token = token.map(|mut token| {
+            token.set_sensitive(true);
+            token
+        });
+        Ok(Self {
+            own,
+            limit: Duration::from_millis(edge.connect_timeout_ms),
+            token,
+            tls: edge.tls.as_ref().map(client).transpose()?.map(Arc::new),
+        })
+    }
+
+    /// Connects to an edge, at most for the limit. With `probing` an answer of the edge is waited
+    /// for: a frozen process has its connections accepted by the system. The error is for people.
+    pub async fn to(
+        &self,
+        url: &BaseUrl,
+        address: SocketAddr,
+        probing: bool,
+    ) -> Result<Connected, String> {
+        let attempt = async {
+            let (sender, connection) = self.handshake(url, address).await?;
+            if probing {
+                self.probe(url, sender.clone()).await?;
             }
+            Ok::<_, BoxError>((sender, connection))
+        };
+        match timeout(self.limit, attempt).await {
+            Ok(Ok(connected)) => Ok(connected),
             Ok(Err(error)) => Err(format!("{address}: {error}")),
             Err(_) => Err(format!("{address}: no connection within {:?}", self.limit)),
         }
     }
 
-    async fn handshake(&self, address: SocketAddr) -> Result<SendRequest<Body>, BoxError> {
-        let stream = TcpStream::connect(address).await?;
-        let stream = Counted::new(self.own.note(stream)?);
+    async fn handshake(&self, url: &BaseUrl, address: SocketAddr) -> Result<Connected, BoxError> {
+        let stream = self.own.note(TcpStream::connect(address).await?)?;
+        SockRef::from(stream.socket()).set_tcp_notsent_lowat(UNSENT)?;
+        let stream = Counted::new(stream);
         match &self.tls {
             None => http2(address, stream).await,
-            Some(tls) => http2(address, tls.client.open(&tls.host, stream).await?).await,
+            Some(tls) => http2(address, tls.open(url.host_and_port().0, stream).await?).await,
+        }
+    }
+
+    /// Asks the edge whether it would take requests.
+    async fn probe(&self, url: &BaseUrl, mut sender: SendRequest<Body>) -> Result<(), BoxError> {
+        let root = format!("http://{}/", url.authority());
+        let mut request = Request::post(root).body(empty())?;
+        let headers = request.headers_mut();
+        headers.insert(ASK, HeaderValue::from_static(ASK_PROBE));
+        if let Some(token) = &self.token {
+            headers.insert(TOKEN, token.clone());
+        }
+        let answer = sender.send_request(request).await?;
+        match edge_error(&answer) {
+            Some(kind) if kind == NOT_READY => Err("not ready".into()),
+            _ => Ok(()),
         }
     }
 }
 
-async fn http2<I>(address: SocketAddr, stream: I) -> Result<SendRequest<Body>, BoxError>
+/// Reads the certificates, and says when this device's own ends.
+fn client(tls: &tls::ClientTls) -> Result<tls::Client, TlsError> {
+    let client = tls::Client::new(tls)?;
+    if let Some(file) = tls.identity.as_ref().or(tls.certificate.as_ref()) {
+        let expiry = tls::expiry(file)?;
+        metrics::gauge!("sidecod_device_certificate_expiry_seconds").set(expiry.unix() as f64);
+        if expiry.is_near() {
+            tracing::warn!(%expiry, "this device's certificate ends; proxy-edge cert --renew --device NAME makes a new one");
+        }
+    }
+    Ok(client)
+}
+
+async fn http2<I>(address: SocketAddr, stream: I) -> Result<Connected, BoxError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -104,10 +154,10 @@ where
         .max_header_list_size(MAX_HEADERS)
         .handshake(TokioIo::new(stream))
         .await?;
-    tokio::spawn(async move {
+    let connection = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%address, %error, "the link to the edge ended");
         }
     });
-    Ok(sender)
+    Ok((sender, connection))
 }

@@ -1,35 +1,46 @@
-//! The link to the edge: one HTTP/2 connection that is kept open.
+//! The link to the edges.
 //!
-//! A connection that breaks is made again by the next request. While the edge cannot be reached,
-//! requests are told so at once for a growing moment, so that none of them waits for a connection
-//! that will not come.
+//! Each address of each edge's name has one HTTP/2 connection that is kept open, and a circuit
+//! breaker. A request goes to the better of two that are chosen by chance (tower's P2C), by how long
+//! each has taken lately and how many requests it has in hand. While none can be used, requests are
+//! told so at once, so that none of them waits for a connection that will not come.
 
+mod breaker;
 mod connect;
 mod counted;
+mod edge;
+mod names;
 
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::SendRequest;
 use sidecod_sidecar::Body;
 use sidecod_sidecar::own::Own;
 use sidecod_sidecar::tls::TlsError;
 use sidecod_sidecar::upstream::BaseUrl;
-use sidecod_wire::header::{HTTP2, NO_HOST, PROTOCOL, TOKEN, UPSTREAM};
-use tokio::net::lookup_host;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use sidecod_wire::header::{DEADLINE, HTTP2, NO_HOST, PROTOCOL, TOKEN, UPSTREAM};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tower::Service;
+use tower::balance::p2c::Balance;
 
-use connect::{Connect, Tls};
+use connect::Connect;
+use edge::Call;
+use names::{Changes, Known, Names};
 
 use crate::config::Edge;
 use crate::ingress::destination::Destination;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Time that an edge is told less than there is, for its own answer to come back.
+const WAY_BACK: Duration = Duration::from_millis(500);
 
 /// Why a request got no answer over the link.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +56,16 @@ pub enum LinkError {
     /// The connection broke after some of the request was sent.
     #[error("the link to the edge broke: {0}")]
     Broken(hyper::Error),
+    /// The head of the answer has not come in time.
+    #[error("no answer from the edge within {:.1} s", .0.as_secs_f64())]
+    Timeout(Duration),
+}
+
+impl LinkError {
+    fn unreachable(reason: String, request: Request<Body>) -> Self {
+        let request = Box::new(request);
+        Self::Unreachable { reason, request }
+    }
 }
 
 /// Why there can be no link.
@@ -58,92 +79,157 @@ pub enum SetUpError {
     Tls(#[from] TlsError),
 }
 
-/// The connection to the edge.
-pub struct Link {
-    edge: BaseUrl,
-    name: Arc<str>,
-    token: Option<HeaderValue>,
-    connect: Connect,
-    state: Mutex<State>,
+/// The address of the edge that an answer is of: an extension of the answer.
+#[derive(Debug, Clone)]
+pub struct Via(pub Arc<str>);
+
+/// Whether a link could be made of a configuration.
+///
+/// # Errors
+/// As [`Link::new`].
+pub fn check(edge: &Edge) -> Result<(), SetUpError> {
+    Connect::new(edge, Own::default()).map(drop)
 }
 
-#[derive(Default)]
-struct State {
-    connection: Option<SendRequest<Body>>,
-    /// No attempt before this time, after one that failed.
-    retry_at: Option<Instant>,
-    pause: Duration,
+/// An answer on its way.
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Incoming>, LinkError>> + Send>>;
+
+/// The connections to all edges.
+pub struct Link {
+    /// What a request is for that names no host.
+    edge: BaseUrl,
+    token: Option<HeaderValue>,
+    /// How long a request waits for a connection that is being made.
+    patience: Duration,
+    balance: Mutex<Balance<Changes, Call>>,
+    known: Arc<Known>,
+    changes: watch::Receiver<()>,
+    _resolving: JoinSet<()>,
 }
 
 impl Link {
-    /// A link that connects when it is first used.
+    /// Begins to connect. Call it inside a runtime.
     ///
     /// # Errors
     /// If the configuration's token cannot stand in a request, or a certificate cannot be used.
     pub fn new(edge: &Edge, own: Own) -> Result<Self, SetUpError> {
-        let token = edge
-            .token
-            .as_ref()
-            .map(|token| HeaderValue::from_str(token.secret()))
-            .transpose()
-            .map_err(|_| SetUpError::Token)?;
-        let token = token.map(|mut token| {
-            token.set_sensitive(true);
-            token
-        });
+        let connect = Connect::new(edge, own)?;
+        let (token, patience) = (connect.token.clone(), connect.limit);
+        let (tell, changes) = watch::channel(());
+        let known = Arc::new(Known::default());
+        let (names, found) = Names::new(
+            edge.url.all().cloned().collect(),
+            connect,
+            known.clone(),
+            tell,
+        );
+        let mut resolving = JoinSet::new();
+        resolving.spawn(names.keep());
         Ok(Self {
-            edge: edge.url.clone(),
-            name: edge.url.authority().into(),
+            edge: edge.url.first().clone(),
             token,
-            connect: Connect {
-                own,
-                limit: Duration::from_millis(edge.connect_timeout_ms),
-                tls: Tls::of(edge)?,
-            },
-            state: Mutex::default(),
+            patience,
+            balance: Mutex::new(Balance::new(found)),
+            known,
+            changes,
+            _resolving: resolving,
         })
     }
 
-    /// The address of the edge that requests are sent to.
+    /// The address of the edge that the next request is likely to go to: of those that can be used the
+    /// one that answered last. Before any is known, what the first is called in the configuration.
     #[must_use]
-    pub fn name(&self) -> Arc<str> {
-        self.name.clone()
+    pub fn likely(&self) -> Arc<str> {
+        let unknown = || self.edge.authority().into();
+        self.known.likely().unwrap_or_else(unknown)
     }
 
-    /// Sends a request to the edge, for the upstream of its destination, and waits for the head of
-    /// the answer.
+    /// Sends a request to an edge, for the upstream of its destination, and waits for the head of
+    /// the answer, at most for `limit`, which the edge is told. The answer says [`Via`].
     ///
     /// # Errors
-    /// [`LinkError`]; an unreachable edge gives the request back.
+    /// [`LinkError`]; where no edge can be reached the request is given back.
     pub async fn send(
         &self,
         destination: &Destination,
         mut request: Request<Body>,
+        limit: Option<Duration>,
     ) -> Result<Response<Incoming>, LinkError> {
-        let mut connection = match self.connection().await {
-            Ok(connection) => connection,
-            Err(reason) => {
-                return Err(LinkError::Unreachable {
-                    reason,
-                    request: Box::new(request),
-                });
-            }
-        };
-        self.address(destination, &mut request);
-        connection
-            .try_send_request(request)
-            .await
-            .map_err(|mut error| match error.take_message() {
-                Some(request) => LinkError::Unreachable {
-                    reason: error.into_error().to_string(),
-                    request: Box::new(request),
+        let begin = Instant::now();
+        let patience = begin + limit.map_or(self.patience, |limit| limit.min(self.patience));
+        let mut changes = self.changes.clone();
+        let give_up = |reason: String, request| Err(LinkError::unreachable(reason, request));
+        loop {
+            let limit = limit.map(|limit| limit.saturating_sub(begin.elapsed()));
+            let mut waiting = Some(request);
+            let answer = tokio::select! {
+                biased;
+                answer = poll_fn(|context| self.dispatch(context, destination, &mut waiting, limit)) => answer,
+                reason = poll_fn(|_| self.all_down()) => Err(reason),
+                _ = changes.changed() => Ok(None),
+                () = sleep_until(patience) => Err("no connection yet".to_owned()),
+            };
+            request = match (answer, waiting) {
+                (Ok(Some(answer)), _) => match answer.await {
+                    // It was not sent: another edge may have it.
+                    Err(LinkError::Unreachable { reason, request }) => {
+                        let request = unaddressed(*request);
+                        if Instant::now() >= patience {
+                            return give_up(reason, request);
+                        }
+                        request
+                    }
+                    outcome => return outcome,
                 },
-                None => LinkError::Broken(error.into_error()),
-            })
+                (Ok(None), Some(request)) => request,
+                (Err(reason), Some(request)) => return give_up(reason, request),
+                // Only a dispatch takes it.
+                (_, None) => return Err(LinkError::Timeout(begin.elapsed())),
+            };
+        }
+    }
+
+    /// Hands the request to an edge as soon as one can take it.
+    fn dispatch(
+        &self,
+        context: &mut Context<'_>,
+        destination: &Destination,
+        waiting: &mut Option<Request<Body>>,
+        limit: Option<Duration>,
+    ) -> Poll<Result<Option<Answer>, String>> {
+        let mut balance = self.balance.lock().unwrap_or_else(PoisonError::into_inner);
+        match ready!(balance.poll_ready(context)) {
+            Ok(()) => {}
+            Err(error) => return Poll::Ready(Err(error.to_string())),
+        }
+        let Some(mut request) = waiting.take() else {
+            return Poll::Pending;
+        };
+        self.address(destination, &mut request, limit);
+        let answer = balance.call(Call { request, limit });
+        Poll::Ready(Ok(Some(Box::pin(async move {
+            match answer.await {
+                Ok(answer) => answer,
+                // Edges give failures as answers.
+                Err(error) => match error.downcast::<Infallible>() {
+                    Ok(never) => match *never {},
+                    Err(_) => Err(LinkError::Timeout(Duration::ZERO)),
+                },
+            }
+        }))))
+    }
+
+    fn all_down(&self) -> Poll<String> {
+        self.known.all_down().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Gives a request the form that it has on the link: HTTP/2, the app's `Host` as authority.
-    fn address(&self, destination: &Destination, request: &mut Request<Body>) {
+    fn address(
+        &self,
+        destination: &Destination,
+        request: &mut Request<Body>,
+        limit: Option<Duration>,
+    ) {
         *request.version_mut() = Version::HTTP_2;
         let host = request.headers_mut().remove(header::HOST);
         let mut authority = request
@@ -173,50 +259,20 @@ impl Link {
         if let Some(token) = &self.token {
             headers.insert(TOKEN, token.clone());
         }
+        if let Some(limit) = limit {
+            let told = limit.saturating_sub((limit / 10).min(WAY_BACK));
+            let told = u64::try_from(told.as_millis()).unwrap_or(u64::MAX);
+            headers.insert(DEADLINE, told.into());
+        }
     }
+}
 
-    async fn connection(&self) -> Result<SendRequest<Body>, String> {
-        let mut state = self.state.lock().await;
-        if let Some(connection) = &mut state.connection {
-            if connection.ready().await.is_ok() {
-                return Ok(connection.clone());
-            }
-            state.connection = None;
-        }
-        if let Some(retry_at) = state.retry_at
-            && Instant::now() < retry_at
-        {
-            return Err("the last attempt to connect has just failed".to_owned());
-        }
-        match self.connect().await {
-            Ok(connection) => {
-                *state = State {
-                    connection: Some(connection.clone()),
-                    ..State::default()
-                };
-                Ok(connection)
-            }
-            Err(reason) => {
-                state.pause = (state.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-                state.retry_at = Some(Instant::now() + state.pause);
-                tracing::warn!(reason, pause = ?state.pause, "cannot reach the edge");
-                Err(reason)
-            }
-        }
+/// Takes back what a request has on the link for want of a host of its own.
+fn unaddressed(mut request: Request<Body>) -> Request<Body> {
+    if request.headers_mut().remove(NO_HOST).is_some() {
+        let mut uri = std::mem::take(request.uri_mut()).into_parts();
+        (uri.scheme, uri.authority) = (None, None);
+        *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
     }
-
-    /// Connects to the first address of the edge's name that can be reached.
-    async fn connect(&self) -> Result<SendRequest<Body>, String> {
-        let name = self.edge.authority();
-        let addresses = lookup_host(self.edge.host_and_port()).await;
-        let addresses = addresses.map_err(|error| format!("{name}: {error}"))?;
-        let mut reason = format!("{name}: the name has no address");
-        for address in addresses {
-            match self.connect.to(address).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => reason = error,
-            }
-        }
-        Err(reason)
-    }
+    request
 }

@@ -140,7 +140,7 @@ async fn take(
     let Some(offer) = active.offer(route) else {
         return Planned::default();
     };
-    let edge = app.link.name();
+    let edge = app.link.likely();
     let forced = forced.and_then(|name| offer.index(name.to_str().ok()?));
     let planner = &active.planner;
     let chosen = planner.choose(&route.name, &edge, &looked, forced, began);

@@ -60,7 +60,6 @@ pub struct Chosen {
     /// Predicted seconds on the device, waiting apart.
     pub device: f64,
     route: String,
-    edge: Arc<str>,
     body_bytes: usize,
     work: f64,
     pixels: f64,
@@ -164,7 +163,6 @@ impl Planner {
             kind: choice.kind,
             device: predicted.device_ms / 1e3,
             route: route.to_owned(),
-            edge: edge.clone(),
             body_bytes: looked.sent,
             work: *work,
             pixels,
@@ -299,13 +297,21 @@ impl Planner {
         }
     }
 
-    /// Takes that a request was answered: `bytes` crossed in `took`, `spent` of it at the edge.
-    pub fn answered(&self, chosen: &Chosen, bytes: u64, took: Duration, spent: &EdgeTime) {
+    /// Takes that a request was answered: `bytes` crossed in `took`, `spent` of it at the edge, which
+    /// need not be the one that it was chosen for.
+    pub fn answered(
+        &self,
+        chosen: &Chosen,
+        edge: &Arc<str>,
+        bytes: u64,
+        took: Duration,
+        spent: &EdgeTime,
+    ) {
         let Some(plan) = self.routes.get(&chosen.route) else {
             return;
         };
         let profile = lock(&self.edges)
-            .get(&chosen.edge)
+            .get(edge)
             .and_then(|edge| edge.profile.clone());
         let part = profile.as_deref().and_then(|p| self.edge_part(p));
         let mut state = lock(&plan.state);
@@ -315,18 +321,18 @@ impl Planner {
             // The model server has run nothing, or another model.
             state.options[chosen.option].tail.add(upstream);
         } else {
-            let any = state.upstream.entry(chosen.edge.clone()).or_default();
+            let any = state.upstream.entry(edge.clone()).or_default();
             if let Some(expected) = any.predict(None, chosen.pixels) {
                 let ratio = (upstream / expected.max(1e-6)).clamp(0.25, 4.0).ln();
                 state.options[chosen.option].upstream.add(ratio);
             }
-            let any = state.upstream.entry(chosen.edge.clone()).or_default();
+            let any = state.upstream.entry(edge.clone()).or_default();
             any.observe(None, chosen.pixels, upstream);
         }
         let part = part.filter(|_| is_input(chosen.kind));
         let option = &mut state.options[chosen.option];
         if matches!(chosen.kind, Kind::Input { .. } | Kind::Head { .. }) {
-            let times = option.edge.entry(chosen.edge.clone()).or_default();
+            let times = option.edge.entry(edge.clone()).or_default();
             times.observe(part, chosen.work, at_edge.as_secs_f64());
         }
         let total = chosen.began.elapsed().as_secs_f64();
@@ -543,7 +549,8 @@ mod tests {
                 ..EdgeTime::default()
             };
             self.planner.crossed(&self.edge, bytes as u64, took, &spent);
-            self.planner.answered(&chosen, bytes as u64, took, &spent);
+            self.planner
+                .answered(&chosen, &self.edge, bytes as u64, took, &spent);
             tokio::time::advance(Duration::from_millis(50)).await;
             chosen.option
         }

@@ -13,6 +13,7 @@ use sidecod_wire::profile::Profile;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::app::App;
+use crate::link::Via;
 use crate::plan::planner::Planner;
 use crate::relay::EdgeTime;
 
@@ -38,17 +39,17 @@ pub async fn keep(app: Arc<App>, idle: Duration) {
             sleep(LOOK_EVERY).await;
             continue;
         };
-        let edge = app.link.name();
+        let edge = app.link.likely();
         if !planner.has_profile(&edge) {
             match profile(&app).await {
-                Ok(Some(profile)) => planner.edge_profile(&edge, profile),
+                Ok(Some((edge, profile))) => planner.edge_profile(&edge, profile),
                 Ok(None) => {}
                 Err(reason) => tracing::debug!(reason, "no profile of the edge"),
             }
         }
         if !idle.is_zero() && planner.is_idle(&edge, idle) {
             for bytes in PROBES {
-                if let Err(reason) = probe(&app, &planner, &edge, bytes).await {
+                if let Err(reason) = probe(&app, &planner, bytes).await {
                     tracing::debug!(reason, "a probe was not answered");
                     break;
                 }
@@ -58,8 +59,9 @@ pub async fn keep(app: Arc<App>, idle: Duration) {
     }
 }
 
-async fn profile(app: &Arc<App>) -> Result<Option<Profile>, String> {
-    let answer = ask(app, ASK_PROFILE, 0).await?;
+/// The profile of the edge that answers, and which edge that is.
+async fn profile(app: &Arc<App>) -> Result<Option<(Arc<str>, Profile)>, String> {
+    let (edge, answer) = ask(app, ASK_PROFILE, 0).await?;
     if !answer.status().is_success() || answer.status() == http::StatusCode::NO_CONTENT {
         return Ok(None);
     }
@@ -67,24 +69,18 @@ async fn profile(app: &Arc<App>) -> Result<Option<Profile>, String> {
     let read = timeout(PATIENCE, body.collect()).await;
     let read = read.map_err(|_| "it broke off".to_owned())?;
     let bytes = read.map_err(|error| error.to_string())?.to_bytes();
-    Profile::parse(&bytes)
-        .map(Some)
-        .map_err(|error| error.to_string())
+    let profile = Profile::parse(&bytes).map_err(|error| error.to_string())?;
+    Ok(Some((edge, profile)))
 }
 
-async fn probe(
-    app: &Arc<App>,
-    planner: &Planner,
-    edge: &Arc<str>,
-    bytes: usize,
-) -> Result<(), String> {
+async fn probe(app: &Arc<App>, planner: &Planner, bytes: usize) -> Result<(), String> {
     let start = Instant::now();
-    let answer = ask(app, ASK_PROBE, bytes).await?;
+    let (edge, answer) = ask(app, ASK_PROBE, bytes).await?;
     if !answer.status().is_success() {
         return Err(answer.status().to_string());
     }
     let took = start.elapsed();
-    planner.crossed(edge, bytes as u64, took, &EdgeTime::default());
+    planner.crossed(&edge, bytes as u64, took, &EdgeTime::default());
     Ok(())
 }
 
@@ -92,7 +88,7 @@ async fn ask(
     app: &Arc<App>,
     what: &'static str,
     bytes: usize,
-) -> Result<http::Response<hyper::body::Incoming>, String> {
+) -> Result<(Arc<str>, http::Response<hyper::body::Incoming>), String> {
     let body: Body = full(Bytes::from(vec![0; bytes]));
     let request = Request::builder()
         .method(Method::POST)
@@ -100,8 +96,9 @@ async fn ask(
         .header(ASK, what)
         .body(body)
         .map_err(|error| error.to_string())?;
-    let sent = app.link.send(&app.reverse, request);
-    let answer = timeout(PATIENCE, sent).await;
-    let answer = answer.map_err(|_| format!("no answer within {PATIENCE:?}"))?;
-    answer.map_err(|error| error.to_string())
+    let sent = app.link.send(&app.reverse, request, Some(PATIENCE));
+    let mut answer = sent.await.map_err(|error| error.to_string())?;
+    let via = answer.extensions_mut().remove::<Via>();
+    let Via(edge) = via.ok_or_else(|| "an answer of no edge".to_owned())?;
+    Ok((edge, answer))
 }

@@ -33,7 +33,8 @@ pub(super) struct Job {
 /// What may be decoded together: windows of one size of one codec at one quality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
-    codec: [u8; 8],
+    /// The start of the bundle's digest.
+    pub codec: [u8; 8],
     quality: usize,
     window: (usize, usize),
 }
@@ -98,6 +99,12 @@ impl Job {
     /// Windows that are still to be decoded.
     pub fn left(&self) -> usize {
         self.sheet.left()
+    }
+
+    /// Places of the latent in them.
+    pub fn places_left(&self) -> usize {
+        let (height, width) = self.window();
+        self.left() * height * width
     }
 
     /// Whether nobody waits for the picture any more.

@@ -6,12 +6,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use sidecod_wire::entropy::Symbols;
 use tokio::sync::oneshot;
 
 use super::job::{Decoded, Job};
-use super::queue::{Full, Queue};
+use super::queue::{Bounds, Full, Queue};
 use super::{Codec, DecoderError, Shape};
 
 /// Bounds of the pool.
@@ -21,6 +22,8 @@ pub struct Settings {
     pub threads: usize,
     /// Pictures that wait.
     pub queue: usize,
+    /// How long a picture may be expected to wait.
+    pub max_wait: Duration,
     /// Windows that are decoded together.
     pub max_batch: usize,
 }
@@ -43,7 +46,11 @@ impl Pool {
         codecs: &[Arc<Codec>],
         settings: Settings,
     ) -> std::io::Result<(Self, Vec<Warmed>)> {
-        let queue = Arc::new(Queue::new(settings.queue));
+        let queue = Arc::new(Queue::new(Bounds {
+            pictures: settings.queue,
+            wait: settings.max_wait,
+            threads: settings.threads,
+        }));
         let mut pool = Self {
             queue: queue.clone(),
             threads: Vec::with_capacity(settings.threads),
@@ -71,7 +78,7 @@ impl Pool {
     /// Queues a picture of `size` (width, height) pixels, coded at the quality of this index. Dropping the receiver gives it up.
     ///
     /// # Errors
-    /// [`Full`] if as many pictures as allowed wait already.
+    /// [`Full`] if as many pictures as allowed wait already, or it would wait too long.
     pub fn submit(
         &self,
         codec: Arc<Codec>,
@@ -140,8 +147,11 @@ fn warm(codecs: &[Arc<Codec>], max_batch: usize) -> Result<(), DecoderError> {
 fn work(queue: &Queue, max_batch: usize) {
     let mut batch = Batch::default();
     while let Some(mut jobs) = queue.take(|job| room(job.codec(), job.window(), max_batch)) {
+        let codec = jobs.first().map(|job| job.key().codec).unwrap_or_default();
+        let (places, begin) = (places(&jobs), Instant::now());
         match catch_unwind(AssertUnwindSafe(|| batch.run(&mut jobs, max_batch))) {
             Ok(Ok(())) => {
+                queue.took(codec, places - self::places(&jobs), begin.elapsed());
                 for job in jobs {
                     if job.left() == 0 {
                         job.finish();
@@ -158,6 +168,10 @@ fn work(queue: &Queue, max_batch: usize) {
             }
         }
     }
+}
+
+fn places(jobs: &[Job]) -> usize {
+    jobs.iter().map(Job::places_left).sum()
 }
 
 fn give_up(jobs: Vec<Job>, error: &DecoderError) {

@@ -1,7 +1,8 @@
 //! The pictures that wait for a decode thread.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use metrics::Gauge;
 
@@ -9,28 +10,44 @@ use super::job::Job;
 
 /// The queue holds as many pictures as it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("as many pictures as allowed are waiting to be decoded")]
+#[error("as many pictures are waiting to be decoded as are allowed, or as can be in time")]
 pub struct Full;
 
 pub(super) struct Queue {
     state: Mutex<State>,
     arrived: Condvar,
-    capacity: usize,
+    bounds: Bounds,
     depth: Gauge,
+}
+
+/// What the queue may come to.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Pictures that wait.
+    pub pictures: usize,
+    /// How long a picture may be expected to wait.
+    pub wait: Duration,
+    /// Threads that take from it.
+    pub threads: usize,
 }
 
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
     closed: bool,
+    /// Seconds that a place of the latent has taken lately, for each codec.
+    per_place: BTreeMap<[u8; 8], f64>,
 }
 
+/// Share of the newest measurement in [`State::per_place`].
+const NEWEST: f64 = 0.2;
+
 impl Queue {
-    pub fn new(capacity: usize) -> Self {
+    pub fn new(bounds: Bounds) -> Self {
         Self {
             state: Mutex::default(),
             arrived: Condvar::new(),
-            capacity,
+            bounds,
             depth: metrics::gauge!("sidecod_edge_decode_queue_depth"),
         }
     }
@@ -38,15 +55,33 @@ impl Queue {
     /// Adds a picture that has just arrived.
     pub fn push(&self, job: Job) -> Result<(), Full> {
         let mut state = self.lock();
-        if state.jobs.len() >= self.capacity {
+        if self.is_full(&state) {
             // Those that nobody waits for must not keep others out.
             state.jobs.retain(|job| !job.is_abandoned());
         }
-        if state.closed || state.jobs.len() >= self.capacity {
+        if state.closed || self.is_full(&state) {
             return Err(Full);
         }
         self.add(state, job);
         Ok(())
+    }
+
+    /// Whether a further picture would be one too many, or would wait too long.
+    fn is_full(&self, state: &State) -> bool {
+        let work = |job: &Job| {
+            let per_place = state.per_place.get(&job.key().codec);
+            job.places_left() as f64 * per_place.unwrap_or(&0.0)
+        };
+        let wait = state.jobs.iter().map(work).sum::<f64>() / self.bounds.threads as f64;
+        state.jobs.len() >= self.bounds.pictures || wait > self.bounds.wait.as_secs_f64()
+    }
+
+    /// Notes how long a thread has taken for places of a codec's latent.
+    pub fn took(&self, codec: [u8; 8], places: usize, time: Duration) {
+        let newest = time.as_secs_f64() / places.max(1) as f64;
+        let mut state = self.lock();
+        let per_place = state.per_place.entry(codec).or_insert(newest);
+        *per_place += NEWEST * (newest - *per_place);
     }
 
     /// Puts a picture back of which some windows are decoded. It was admitted once: there is always

@@ -80,6 +80,7 @@ async fn bench(queue: usize, gate: Option<mpsc::Receiver<()>>) -> Bench {
     let settings = Settings {
         threads: 1,
         queue,
+        max_wait: Duration::from_mins(1),
         max_batch: 4,
     };
     let (pool, all_warmed) = Pool::start(std::slice::from_ref(&codec), settings).unwrap();
