@@ -138,7 +138,7 @@ impl App {
             retries: TpsBudget::new(
                 RETRY_WINDOW,
                 config.edge.retries_per_second,
-                config.edge.retry_share,
+                config.edge.retry_share as f32,
             ),
             trials: Trials::start(&config.routes)?,
             link: Link::new(&config.edge, own.clone()).context("edge")?,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{HeaderValue, Method};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use sidecod_sidecar::config::{self, ConfigError};
 use sidecod_sidecar::listen::ServerLimits;
@@ -33,15 +34,17 @@ use crate::trial::compare::Preset as Compare;
 pub const ENV_PREFIX: &str = "SIDECOD_DEVICE";
 
 /// The whole configuration; see `examples/demo/proxy-device.toml`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where apps connect, each list in its own way.
     pub listen: Listen,
     /// Where `/metrics`, `/live` and `/ready` are.
+    #[schemars(example = "127.0.0.1:7001")]
     pub admin: SocketAddr,
     /// Base URL of the model server itself, for when the edge cannot be reached.
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     pub direct: Option<BaseUrl>,
     /// The edge sidecar.
     pub edge: Edge,
@@ -86,7 +89,7 @@ pub struct Config {
 }
 
 /// The listeners, by the way in which an app finds them.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listen {
     /// The app's base URL names these.
@@ -117,10 +120,11 @@ impl Default for Listen {
 }
 
 /// A model server that apps address themselves.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Destination {
     /// What apps call it, `name:port` or `address:port`.
+    #[schemars(with = "Vec<String>", example = ["model.lan:8080"])]
     pub hosts: Vec<HostPort>,
     /// The name of the upstream that the edge calls for it.
     #[serde(default = "default_upstream")]
@@ -128,11 +132,12 @@ pub struct Destination {
 }
 
 /// The edge sidecar and the link to it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Edge {
     /// Base URL, `https://host:port`, or `http://host:port` with `plaintext`, or a list of them. All
     /// addresses of each name are used.
+    #[schemars(example = "https://edge.example:7100")]
     pub url: Urls,
     /// Whom this device trusts, and what it shows, with an https URL.
     #[serde(default)]
@@ -149,18 +154,18 @@ pub struct Edge {
     /// Milliseconds for a connection to be made.
     #[serde(default = "two_seconds")]
     pub connect_timeout_ms: u64,
-    /// Requests that may be sent again in a second after an edge that had them has failed, and this
-    /// share of all requests besides: what is over it gets the error at once, so that trouble is not
-    /// answered with more load.
+    /// Requests that may be sent again in a second after an edge that had them has failed; what is
+    /// over it, and over `retry_share`, gets the error at once, so that trouble is not answered with
+    /// more load.
     #[serde(default = "twenty_five")]
     pub retries_per_second: u32,
-    /// See `retries_per_second`.
+    /// Share of all requests that may be sent again besides `retries_per_second`.
     #[serde(default = "a_fifth")]
-    pub retry_share: f32,
+    pub retry_share: f64,
 }
 
 /// A secret that does not show itself in logs.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Token(String);
 
@@ -179,7 +184,7 @@ impl std::fmt::Debug for Token {
 }
 
 /// The codec and the threads that run it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Codec {
     /// Folder of the bundle; without it the edge's own is fetched and kept in `cache`.
@@ -213,15 +218,17 @@ impl Default for Codec {
 }
 
 /// Requests whose inputs are coded.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Its name, in metrics and logs.
+    #[schemars(example = &"classify")]
     pub name: String,
     /// The method.
     #[serde(default = "post")]
     pub method: String,
     /// The path: `*` stands for one segment, a last `**` for any rest.
+    #[schemars(example = "/predictions/*")]
     pub path: String,
     /// Content-types, `image/*` for all of a kind; none means any.
     #[serde(default)]
@@ -483,7 +490,7 @@ fn post() -> String {
 fn twenty_five() -> u32 {
     25
 }
-fn a_fifth() -> f32 {
+fn a_fifth() -> f64 {
     0.2
 }
 fn default_upstream() -> String {
@@ -525,6 +532,12 @@ path = "/v1/*"
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/demo/proxy-device.toml");
         let config = Config::load(&file, &[]).unwrap();
         assert_eq!(config.routes[0].name, "classify");
+    }
+
+    #[test]
+    fn the_reference_is_a_configuration() {
+        let text = config::uncommented(&config::reference::<Config>());
+        config::parse::<Config>(Path::new("reference.toml"), &text, &[]).unwrap();
     }
 
     #[test]

@@ -17,6 +17,7 @@ use sidecod_device::profile;
 use sidecod_device::redirect::Redirect;
 use sidecod_device::reload::Source;
 use sidecod_device::trial::report;
+use sidecod_sidecar::config::reference;
 use sidecod_sidecar::healthy;
 use sidecod_sidecar::profile::write;
 
@@ -52,6 +53,8 @@ enum Command {
         #[arg(long, default_value_t = 1280)]
         max_side: u32,
     },
+    /// Prints a configuration with every key, its meaning and its default, all as comments.
+    Config,
     /// Asks an edge what it serves, and writes a first configuration for it (`--config` says where).
     Init(Init),
     /// Asks the running sidecar what it has saved, and how far the answers agree.
@@ -91,6 +94,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(Command::Redirect(redirect)) = &arguments.command {
         return set_rules(redirect);
+    }
+    if let Some(Command::Config) = arguments.command {
+        print!("{}", reference::<Config>());
+        return ExitCode::SUCCESS;
     }
     if let Some(Command::Init(init)) = &arguments.command {
         return first_config(init, &arguments.config);

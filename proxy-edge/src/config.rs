@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use sidecod_sidecar::config::{self, ConfigError};
 use sidecod_sidecar::listen::ServerLimits;
 use sidecod_sidecar::log::Log;
@@ -18,7 +19,7 @@ use crate::point::Forward;
 pub const ENV_PREFIX: &str = "SIDECOD_EDGE";
 
 /// The whole configuration; see `examples/demo/proxy-edge.toml`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where devices connect (HTTP/2).
@@ -40,6 +41,7 @@ pub struct Config {
     #[serde(default)]
     pub profile: Option<PathBuf>,
     /// Folders of the bundles that are decoded.
+    #[schemars(example = ["/var/lib/sidecod/photo"])]
     pub bundles: Vec<PathBuf>,
     /// Bundles of features whose tail the model server has; of others the tail runs here.
     #[serde(default, rename = "tail")]
@@ -96,7 +98,7 @@ pub struct Config {
 }
 
 /// A secret that does not show itself in logs.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Token(String);
 
@@ -118,12 +120,14 @@ impl std::fmt::Debug for Token {
 }
 
 /// A model server.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamConfig {
     /// The name that devices use.
+    #[schemars(example = &"default")]
     pub name: String,
     /// Base URL, `http://host:port`.
+    #[schemars(with = "String", example = "http://127.0.0.1:8500")]
     pub url: BaseUrl,
     /// Milliseconds until its answer must begin.
     #[serde(default = "one_minute")]
@@ -140,7 +144,7 @@ pub struct UpstreamConfig {
 }
 
 /// Where decoders run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Device {
     /// On the first GPU where there is one.
@@ -371,6 +375,12 @@ url = "http://m:1"
             Config::load(&file, &[]).unwrap().upstreams[0].name,
             "default"
         );
+    }
+
+    #[test]
+    fn the_reference_is_a_configuration() {
+        let text = config::uncommented(&config::reference::<Config>());
+        config::parse::<Config>(Path::new("reference.toml"), &text, &[]).unwrap();
     }
 
     #[test]

@@ -11,6 +11,7 @@ use sidecod_edge::config::Config;
 use sidecod_edge::init::Init;
 use sidecod_edge::reload::Source;
 use sidecod_edge::{memory, profile, run};
+use sidecod_sidecar::config::reference;
 use sidecod_sidecar::profile::write;
 use sidecod_sidecar::{healthy, log, tls};
 
@@ -53,6 +54,8 @@ enum Command {
     /// Makes certificates for TLS between the sidecars: a private CA, the edge's certificate, and
     /// one file to copy to each device.
     Cert(Cert),
+    /// Prints a configuration with every key, its meaning and its default, all as comments.
+    Config,
     /// Writes a first configuration (`--config` says where).
     Init(Init),
     /// Asks the proxy-edge that runs with this configuration whether it is ready. Ends with 1, and
@@ -65,6 +68,10 @@ fn main() -> ExitCode {
     match &arguments.command {
         Some(Command::Cert(cert)) => return made("cert", cert.run()),
         Some(Command::Init(init)) => return made("init", init.run(&arguments.config)),
+        Some(Command::Config) => {
+            print!("{}", reference::<Config>());
+            return ExitCode::SUCCESS;
+        }
         Some(Command::Healthy) => return say(ask(&arguments)),
         Some(Command::Profile { .. }) | None => {}
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Uri};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sidecod_wire::bundle::Point;
@@ -16,15 +17,18 @@ use sidecod_wire::interface::Labels;
 use crate::fail::Fail;
 
 /// Where a feature goes that this sidecar has no tail for.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Forward {
     /// Name of the bundle, as its manifest says it.
+    #[schemars(example = &"block10")]
     pub bundle: String,
     /// Path of the model server, of the Open Inference Protocol, version 2.
     #[serde(deserialize_with = "path")]
+    #[schemars(with = "String", example = "/v2/models/tail/infer")]
     pub path: Uri,
     /// Name of the tensor there.
+    #[schemars(example = &"feature")]
     pub input: String,
 }
 

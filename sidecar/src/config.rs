@@ -3,11 +3,15 @@
 //! A variable `PREFIX__EDGE__URL` and an argument `--set edge.url=...` both set the key `edge.url`.
 //! The value is TOML; what is no TOML value is taken as a string.
 
+mod reference;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
+
+pub use reference::{reference, uncommented};
 
 /// Why a configuration is not usable.
 #[derive(Debug)]

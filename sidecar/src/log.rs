@@ -2,13 +2,14 @@
 
 use std::io::IsTerminal as _;
 
-use serde::{Deserialize, Deserializer, de::Error as _};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What is logged, and how. The variable `RUST_LOG` goes over `filter`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// A level, or levels for parts: `info`, `warn,sidecod_device::link=debug`.
@@ -18,6 +19,7 @@ pub struct Log {
     /// The level of the one line for each request; none where it is `off`. It is shown where
     /// `filter` shows that level.
     #[serde(deserialize_with = "level")]
+    #[schemars(with = "String", extend("default" = "off"))]
     pub access: Option<Level>,
 }
 
@@ -32,7 +34,7 @@ impl Default for Log {
 }
 
 /// How lines look.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// One line each, for people.

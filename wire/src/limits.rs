@@ -1,9 +1,10 @@
 //! Bounds on what a sidecar takes from outside.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// Bounds that are checked before memory is taken for what a body or a frame declares.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Longest side of a picture, in pixels.

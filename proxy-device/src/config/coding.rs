@@ -1,6 +1,7 @@
 //! The keys of a route that say where its inputs stand and how they are coded.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use sidecod_wire::media::MediaType;
 use sidecod_wire::slot::{Pointer, Preset, Tensors};
 use sidecod_wire::tensor::{Element, Layout, Values};
@@ -9,14 +10,15 @@ use super::Route;
 use crate::encode::Coding;
 
 /// What the numbers of pixel tensors are: `(pixel * scale - mean) / std`, pixels from 0 to 255.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tensor {
     /// `nchw` or `nhwc`, with or without the first dimension; told by the shape where it is not
     /// named.
     #[serde(default)]
     pub layout: Option<LayoutName>,
-    /// One of [`Values::NAMED`], instead of the next three.
+    /// `zero-to-255`, `zero-to-one`, `minus-one-to-one`, `imagenet` or `lite`, instead of
+    /// `scale`, `mean` and `std`.
     #[serde(default)]
     pub values: Option<String>,
     /// Scale of the pixel.
@@ -37,7 +39,7 @@ pub struct Tensor {
 }
 
 /// Order of a tensor's dimensions.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LayoutName {
     /// Channels, rows, columns.
@@ -47,7 +49,7 @@ pub enum LayoutName {
 }
 
 /// Media type in which the model server gets photos.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Render {
     /// That of the app's photo.

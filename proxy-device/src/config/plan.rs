@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use http::HeaderName;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::plan::option::Fidelity;
 
 /// An option of a route: its name, or its name with what it was measured to keep.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Named {
     /// `"photo:q3"`
@@ -18,7 +19,7 @@ pub enum Named {
 }
 
 /// An option with its fidelity.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
     /// The option.
@@ -54,7 +55,7 @@ impl Named {
 }
 
 /// How routes with several options choose.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Plan {
     /// What `proxy-device profile` wrote on this machine.

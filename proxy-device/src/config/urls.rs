@@ -1,7 +1,9 @@
 //! One base URL, or several.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor, value};
 use sidecod_sidecar::upstream::BaseUrl;
@@ -23,6 +25,20 @@ impl Urls {
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &BaseUrl> {
         std::iter::once(&self.first).chain(&self.more)
+    }
+}
+
+impl JsonSchema for Urls {
+    fn schema_name() -> Cow<'static, str> {
+        "Urls".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "array"], "items": { "type": "string" } })
     }
 }
 

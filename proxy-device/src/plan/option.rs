@@ -1,5 +1,6 @@
 //! The options of a route: the ways in which its inputs may cross.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sidecod_wire::bundle::Manifest;
 
@@ -36,7 +37,7 @@ pub enum Kind {
 }
 
 /// How much of the model's answers an option keeps, or has to keep.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fidelity {
     /// Share of inputs with the same first class as without Sidecod, 0 to 1.

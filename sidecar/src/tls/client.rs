@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader};
 use tokio_rustls::TlsConnector;
@@ -17,10 +18,10 @@ use super::{H2, TlsError, explain, files, provider};
 const FIRST: usize = 1 << 10;
 
 /// Whom the device trusts, and what it shows.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClientTls {
-    /// One PEM file in place of the next three, as `proxy-edge cert` writes it: this device's
+    /// One PEM file in place of `ca`, `certificate` and `key`, as `proxy-edge cert` writes it: this device's
     /// certificate, its key, and behind the key the CA that the edge's certificate is of.
     pub identity: Option<PathBuf>,
     /// PEM file of the CAs one of which must have signed the edge's certificate.

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::TLS13;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -20,12 +21,14 @@ use super::{H2, TlsError, explain, files, provider};
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// The edge's certificate, and whose devices are admitted.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerTls {
     /// PEM file of the certificate, its intermediates behind it.
+    #[schemars(example = "edge.pem")]
     pub certificate: PathBuf,
     /// PEM file of its private key.
+    #[schemars(example = "edge.key")]
     pub key: PathBuf,
     /// PEM file of the CAs one of which must have signed a device's certificate; without it devices
     /// need none.

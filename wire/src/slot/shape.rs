@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::tensor::{Element, Layout, Values};
 
@@ -87,7 +88,7 @@ impl FromStr for Pointer {
 }
 
 /// The protocols that have a name.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
     /// A photo as the whole body, or in the parts of a form: `TorchServe`, `DeepStack`,

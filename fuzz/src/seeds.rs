@@ -1,0 +1,185 @@
+//! The first inputs of every corpus, from real material of the tree.
+
+use std::path::Path;
+
+use sidecod_wire::entropy::{self, Symbols, Tables};
+use sidecod_wire::frame::{Frame, Slot};
+use sidecod_wire::media::{self, Color, MediaType, Picture};
+use sidecod_wire::slot::{Form, Length, Notation, Skeleton, Text};
+use sidecod_wire::tensor::{self, Element, Layout, Tensor, Values};
+
+/// Writes them under `root`, the root of the tree.
+pub fn write(root: &Path) -> std::io::Result<()> {
+    let put = |target: &str, name: &str, bytes: &[u8]| {
+        let folder = root.join("fuzz/corpus").join(target);
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join(name), bytes)
+    };
+    let bundle = root.join("onnx/codecs/photo-v0");
+    let tables_bin = std::fs::read(bundle.join("tables.bin"))?;
+    let tables = Tables::parse_all(&tables_bin).expect("tables").remove(0);
+    put("tables", "photo-v0", &tables_bin)?;
+    put("tables", "cut", &tables_bin[..tables_bin.len() / 2])?;
+    for name in ["photo-v0", "photo"] {
+        let file = root.join("onnx/codecs").join(name).join("manifest.json");
+        put("manifest", name, &std::fs::read(file)?)?;
+    }
+
+    let mut symbols = Symbols::zeros(tables.channels(), 8, 8);
+    let mut state = 7_u32;
+    for symbol in &mut symbols.data {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *symbol = if state >> 28 == 0 {
+            900
+        } else {
+            (state >> 30) as i16 - 1
+        };
+    }
+    let code = entropy::encode(&symbols, &tables).expect("a code");
+    put("entropy", "noise", &[&[0, 7, 7][..], &code].concat())?;
+    let zeros = Symbols::zeros(tables.channels(), 8, 8);
+    let code = entropy::encode(&zeros, &tables).expect("a code");
+    put("entropy", "zeros", &[&[0, 7, 7][..], &code].concat())?;
+
+    let picture = Picture {
+        width: 6,
+        height: 4,
+        color: Color::Rgb,
+        orientation: 1,
+        rgb: (0..72).map(|value| value * 3).collect(),
+    };
+    let tensor = |element, layout, notation| Tensor {
+        width: 6,
+        height: 4,
+        color: Color::Rgb,
+        element,
+        layout,
+        notation,
+        values: Values::NAMED[1].1,
+    };
+    let file = Form::File {
+        media: MediaType::Png,
+        text: Text::Raw,
+    };
+    let floats = tensor(Element::F32, Layout::Chw, tensor::Notation::Binary);
+    let slot = |form| Slot {
+        form,
+        width: 6,
+        height: 4,
+        color: Color::Rgb,
+        orientation: 1,
+        max_side: 0,
+        code: code.clone(),
+    };
+    for (name, forms) in [
+        ("photo", vec![file]),
+        (
+            "tensors",
+            vec![
+                Form::Tensor(floats),
+                Form::Tensor(tensor(Element::U8, Layout::Hwc, tensor::Notation::Nested)),
+            ],
+        ),
+    ] {
+        let count = forms.len();
+        let frame = Frame {
+            bundle: *b"bundle00",
+            quality: 0,
+            content_type: Some("application/json".to_owned()),
+            skeleton: Skeleton {
+                bytes: b"{\"a\":[]}".to_vec(),
+                offsets: vec![6; count],
+                json_end: Some(8),
+                lengths: vec![Length {
+                    offset: 2,
+                    after: 0,
+                    notation: Notation::Decimal,
+                    slots: 0..count,
+                    plus: 3,
+                }],
+            },
+            slots: forms.into_iter().map(slot).collect(),
+        };
+        let bytes = frame.encode();
+        put("frame", name, &bytes[..bytes.len() - 4])?;
+    }
+
+    for (name, kind) in [
+        ("binary", 0b00_0000),
+        ("half", 0b00_0100),
+        ("flat", 0b01_1000),
+        ("nested", 0b10_1010),
+    ] {
+        let notation = [
+            tensor::Notation::Binary,
+            tensor::Notation::Flat,
+            tensor::Notation::Nested,
+        ][kind >> 4];
+        let tensor = tensor(
+            [Element::U8, Element::F16, Element::F32][(kind >> 2 & 3) % 3],
+            [Layout::Chw, Layout::Hwc][kind >> 1 & 1],
+            notation,
+        );
+        let numbers = tensor.write(&picture);
+        put(
+            "tensor",
+            name,
+            &[&[5, 3, kind as u8, 1][..], &numbers].concat(),
+        )?;
+        put("tensor", &format!("{name}-alone"), &numbers)?;
+    }
+
+    let png = media::encode(&picture, MediaType::Png).expect("a PNG");
+    let jpeg = media::encode(&picture, MediaType::Jpeg).expect("a JPEG");
+    let base64 = String::from_utf8(
+        Text::Base64 {
+            escaped: false,
+            url_safe: false,
+            padded: true,
+        }
+        .write(png.clone()),
+    )
+    .expect("ASCII");
+    let form = [
+        b"--b\r\nContent-Disposition: form-data; name=\"n\"\r\n\r\n5\r\n--b\r\nContent-Disposition: form-data; \
+          name=\"i\"; filename=\"x\"\r\nContent-Type: image/png\r\n\r\n".as_slice(),
+        &png,
+        b"\r\n--b--\r\n",
+    ]
+    .concat();
+    let binary_tensor = tensor(Element::U8, Layout::Hwc, tensor::Notation::Binary).write(&picture);
+    let oip_json = r#"{"inputs":[{"name":"i","datatype":"UINT8","shape":[1,4,6,3],"parameters":{"binary_data_size":72}}]}"#;
+    let oip = [
+        oip_json.as_bytes(),
+        &vec![b' '; oip_json.len() % 2],
+        &binary_tensor,
+    ]
+    .concat();
+    let half = (oip_json.len().div_ceil(2)) as u8;
+    for (name, head, body) in [
+        ("png", [0, 1, 0], png.clone()),
+        ("jpeg", [0, 1, 0], jpeg),
+        ("form", [0, 4, 0], form),
+        ("base64", [1, 3, 0], base64.clone().into_bytes()),
+        ("tf", [2, 2, 0], format!(r#"{{"instances":[{{"b64":"{base64}"}}]}}"#).into_bytes()),
+        ("tf-numbers", [2, 2, 0], br#"{"instances":[[[[1,2,3],[4,5,6]],[[7,8,9],[0,0,0]]]]}"#.to_vec()),
+        ("openai", [3, 2, 0], format!(r#"{{"messages":[{{"role":"user","content":[{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{base64}"}}}}]}}]}}"#).into_bytes()),
+        ("ollama", [4, 2, 0], format!(r#"{{"model":"m","images":["{base64}"]}}"#).into_bytes()),
+        ("roboflow", [5, 2, 0], format!(r#"{{"image":{{"type":"base64","value":"{base64}"}}}}"#).into_bytes()),
+        ("hugging-face", [6, 2, 0], format!(r#"{{"inputs":"{base64}"}}"#).into_bytes()),
+        ("oip", [7, 3, half], oip),
+        ("oip-json", [7, 2, 0], br#"{"inputs":[{"name":"i","datatype":"UINT8","shape":[1,2,2,3],"data":[1,2,3,4,5,6,7,8,9,0,0,0]}]}"#.to_vec()),
+        ("json", [8, 2, 0], format!(r#"{{"a":[{{"x":"{base64}"}}]}}"#).into_bytes()),
+        ("tensor", [9, 3, 0], vec![7; 48]),
+    ] {
+        put("slots", name, &[&head[..], &body].concat())?;
+    }
+
+    put("config", "whole", b"listen = [\"127.0.0.1:7000\"]\nurl = \"http://edge:7100/base\"\nshape = \"oip\"\n\
+        [limits]\nmax_side = 10\n[server]\ndrain_ms = 5\n[[upstream]]\nname = \"a\"\nurl = \"http://[::1]:8500\"\n\0server.max_streams=7\nurl=http://b\n")?;
+    put(
+        "config",
+        "broken",
+        b"listen = [\"127.0.0.1:99999\"]\nurl = \"ftp://x\"\n[limits\n\0a.b.c=[1,{x=2}]\n=\n.=.\n",
+    )
+}
