@@ -224,7 +224,7 @@ impl Stack {
         ] {
             ready(&format!("http://{}{path}", program.address(role))).await?;
         }
-        Ok(())
+        linked(&self.device).await
     }
 }
 
@@ -244,6 +244,24 @@ pub async fn ready(url: &str) -> Result<()> {
             bail!("not ready within two minutes: {url}");
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// Waits until the device sidecar has a connection to an edge that it uses. It is ready without one.
+///
+/// # Errors
+/// If it has none within two minutes.
+pub async fn linked(device: &Program) -> Result<()> {
+    let client = Client::default();
+    let page = format!("http://{}/metrics", device.address("admin"));
+    let deadline = Instant::now() + Duration::from_mins(2);
+    while client.metric(&page, "sidecod_device_edge_up", &[]).await? < 0.5 {
+        ensure!(
+            Instant::now() < deadline,
+            "no connection to an edge within two minutes"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }

@@ -366,7 +366,7 @@ async fn edge(
     let problem = relayed.answer;
     match &kind[..] {
         // The model server is at work, and no other way to it makes it faster.
-        "upstream-timeout" => Attempt::Answer(Outcome::Error, problem),
+        "upstream-timeout" | "upstream-busy" => Attempt::Answer(Outcome::Error, problem),
         "upstream-broken" => failed(true, Next::Direct, problem),
         // The model server was asked with a feature, and may do better with the original.
         "bad-answer" => failed(true, Next::Original, problem),
@@ -435,7 +435,8 @@ pub(crate) fn direct_problem(error: &UpstreamError) -> Response<Body> {
             count_loop();
             (StatusCode::LOOP_DETECTED, "loop")
         }
-        _ => (StatusCode::BAD_GATEWAY, "upstream-unreachable"),
+        UpstreamError::Broken(..) => (StatusCode::BAD_GATEWAY, "upstream-broken"),
+        UpstreamError::Unreachable(..) => (StatusCode::BAD_GATEWAY, "upstream-unreachable"),
     };
     problem(status, kind, &format!("directly: {error}"))
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result};
 
 use super::relay::Relay;
-use crate::stack::{Program, config_of, free_port, ready, set};
+use crate::stack::{Program, config_of, free_port, linked, ready, set};
 
 /// A program that may be running.
 pub struct Part {
@@ -155,7 +155,8 @@ impl Site {
         ready(&format!("http://{}/health", self.server_address)).await?;
         let edge = self.edge.running()?.address("admin");
         ready(&format!("http://{edge}/ready")).await?;
-        ready(&format!("http://{}/ready", self.device.address("admin"))).await
+        ready(&format!("http://{}/ready", self.device.address("admin"))).await?;
+        linked(&self.device).await
     }
 
     /// Where the model server listens, also while it does not.

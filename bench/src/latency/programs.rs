@@ -1,15 +1,14 @@
 //! The programs at both ends of the link.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::Options;
 use super::link::FAR;
 use crate::client::Client;
 use crate::netns::Namespace;
-use crate::stack::{Program, workspace};
+use crate::stack::{Program, linked, ready, workspace};
 
 /// Options that keep about as much of the model's answers as each other (docs/codec.md).
 const OPTIONS: [&str; 4] = ["photo:q3", "webp:80", "jpeg:75", "passthrough"];
@@ -109,27 +108,12 @@ impl Programs {
             (&programs.fixed, "admin", "/ready"),
             (&programs.plan, "admin", "/ready"),
         ] {
-            programs
-                .ready(&format!("http://{}{path}", program.address(role)))
-                .await?;
+            ready(&format!("http://{}{path}", program.address(role))).await?;
+        }
+        for device in [&programs.fixed, &programs.plan] {
+            linked(device).await?;
         }
         Ok(programs)
-    }
-
-    async fn ready(&self, url: &str) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_mins(2);
-        while !self
-            .client
-            .get(url)
-            .await
-            .is_ok_and(|a| a.status().is_success())
-        {
-            if Instant::now() > deadline {
-                bail!("not ready: {url}");
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Ok(())
     }
 
     /// Names of the options.
