@@ -43,6 +43,7 @@ demo: build
 	@scripts/demo.sh $(if $(PHOTO),'$(PHOTO)')
 
 test: build points
+	scripts/test_tools
 	cargo test --release --workspace
 	$(PYTHON) -m unittest discover -s scripts/tests
 	python=$$(PYTHON='$(PYTHON)' scripts/train_env) && PYTHONPATH=onnx "$$python" -m unittest discover -s onnx/tests

@@ -46,6 +46,8 @@ outcome() {
     app curl -fsS http://127.0.0.1:7001/metrics |
         awk -v name="outcome=\"$1\"" '/^sidecod_device_requests_total/ && index($1, name) { sum += $NF } END { print sum + 0 }'
 }
+# Whether the device has a connection to the edge that it uses.
+linked() { app curl -fsS http://127.0.0.1:7001/metrics | grep -q '^sidecod_device_edge_up.* 1$'; }
 more_than() { [ "$(outcome "$2")" -gt "$1" ]; }
 
 if [ "${1:-}" = --compile ]; then
@@ -83,6 +85,7 @@ up=$(date +%s%N)
 until_true 180 'the rules' redirected
 until_true 180 'proxy-edge' healthy edge
 until_true 180 'the model server' healthy model-server
+until_true 60 'the link' linked
 predictions=http://model-server:8500/predictions/efficientnet-lite0
 app curl -fsS -H 'content-type: image/jpeg' --data-binary @polar-bear.jpg "$predictions" >"$work/answer"
 answered=$(date +%s%N)

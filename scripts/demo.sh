@@ -64,6 +64,11 @@ admin=$(address proxy-device admin)
 ready "http://$server/health"
 ready "http://$(address proxy-edge admin)/ready"
 ready "http://$admin/ready"
+# The device is ready without an edge; here it shall use the one that there is.
+for _ in $(seq 600); do
+    [ "$(metric sidecod_device_edge_up . | cut -d. -f1)" -eq 0 ] || break
+    sleep 0.1
+done
 
 type=$(file --brief --mime-type "$photo" 2>/dev/null || echo image/jpeg)
 post() { curl -fsS -w '%{time_total}' -o "$2" -H "content-type: $type" --data-binary "@$photo" "http://$1/predictions/efficientnet-lite0"; }

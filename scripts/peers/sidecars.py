@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from contextlib import ExitStack, contextmanager
 
 from metrics import Metrics
@@ -34,6 +35,7 @@ class Sidecars:
             )
             for one in (self.edge, self.device):
                 one.answers(f"http://{one.address('admin')}/ready")
+            self.linked()
             self.stack = stack.pop_all()
         return self
 
@@ -45,6 +47,14 @@ class Sidecars:
         for setting in ('admin="127.0.0.1:0"', *settings):
             command += ["--set", setting]
         return stack.enter_context(Program(name, command, f"{self.logs}/{name}"))
+
+    def linked(self):
+        """Waits until the device, which is ready without an edge, uses the one that there is."""
+        end = time.monotonic() + 60
+        while not self.metrics().sum("sidecod_device_edge_up"):
+            if time.monotonic() > end:
+                raise ProgramFault("proxy-device has had no connection to proxy-edge for a minute")
+            time.sleep(0.05)
 
     def metrics(self):
         return Metrics.read(self.device.address("admin"))

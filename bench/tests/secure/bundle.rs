@@ -1,6 +1,8 @@
 //! A device with only the edge's URL: the bundle is fetched by its digest, kept, and changed.
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 
 use super::ALONE;
 use super::programs::{World, quoted, until};
@@ -89,14 +91,39 @@ async fn a_cache_that_cannot_be_written_costs_nothing_but_a_download() {
     );
     edge.ready().await;
     let url = format!("http://{}", edge.program.address("data"));
-    let codec = "cache = \"/dev/null/cache\"";
-    let device = world.start(
-        "proxy-device",
-        "device.toml",
-        &world.device_config(&url, codec, PLAINTEXT),
-    );
-    device.ready().await;
-    device.says("the bundle cannot be kept on disk").await;
-    world.ask(&device).await;
-    assert_eq!(device.outcome("code").await, 1.0, "{}", device.log());
+    let full = FullDisk::mount(&world);
+    for cache in ["/dev/null/cache", &full.0.display().to_string()] {
+        let codec = format!("cache = {cache:?}");
+        let device = world.start(
+            "proxy-device",
+            "device.toml",
+            &world.device_config(&url, &codec, PLAINTEXT),
+        );
+        device.ready().await;
+        device.says("the bundle cannot be kept on disk").await;
+        world.ask(&device).await;
+        assert_eq!(device.outcome("code").await, 1.0, "{}", device.log());
+    }
+}
+
+/// A file system with room for less than a bundle. Needs root.
+struct FullDisk(PathBuf);
+
+impl FullDisk {
+    fn mount(world: &World) -> Self {
+        let folder = world.file("disk");
+        fs::create_dir(&folder).unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=4k", "none"])
+            .arg(&folder)
+            .status();
+        assert!(mount.unwrap().success());
+        Self(folder)
+    }
+}
+
+impl Drop for FullDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a test fails by panicking
 
 mod bundle;
+mod clock;
 mod init;
 mod programs;
 mod reload;

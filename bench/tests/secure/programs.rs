@@ -67,9 +67,21 @@ impl World {
     }
 
     pub fn start(&self, name: &'static str, file: &str, config: &str) -> Sidecar {
+        self.start_with(name, file, config, |_| {})
+    }
+
+    /// The same with a change of the environment, say.
+    pub fn start_with(
+        &self,
+        name: &'static str,
+        file: &str,
+        config: &str,
+        change: impl FnOnce(&mut Command),
+    ) -> Sidecar {
         let (config_file, log) = (self.file(file), self.file(&format!("{file}.log")));
         fs::write(&config_file, config).unwrap();
         let mut command = Command::new(program(name).unwrap());
+        change(&mut command);
         command.stderr(File::create(&log).unwrap());
         let arguments = ["--config".to_owned(), config_file.display().to_string()];
         Sidecar {

@@ -9,12 +9,12 @@ use super::ALONE;
 use super::programs::{World, quoted};
 
 /// What stands in `[codec]`: nothing is fetched.
-fn local() -> String {
+pub fn local() -> String {
     let bundle = sidecod_bench::stack::workspace().join("onnx/codecs/photo-v0");
     format!("bundle = {}", quoted(&bundle))
 }
 
-fn server_tls(world: &World, name: &str, asks: bool) -> String {
+pub fn server_tls(world: &World, name: &str, asks: bool) -> String {
     let file = |end: &str| quoted(&world.file("certs").join(format!("{name}.{end}")));
     let ca = quoted(&world.file("certs/ca.pem"));
     let client_ca = if asks {
@@ -29,7 +29,7 @@ fn server_tls(world: &World, name: &str, asks: bool) -> String {
     )
 }
 
-fn client_tls(world: &World, file: &str) -> String {
+pub fn client_tls(world: &World, file: &str) -> String {
     format!("[edge.tls]\nidentity = {}", quoted(&world.file(file)))
 }
 

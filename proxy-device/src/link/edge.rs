@@ -89,12 +89,16 @@ impl Edge {
         let waker = {
             let mut state = self.lock();
             let (seen, was_open) = (state.seen(), state.breaker.is_open());
+            let known = state.down.clone().filter(|_| was_open);
             change(&mut state);
             if state.breaker.is_open() {
                 state.sender = None;
-                if !was_open {
-                    let (edge, reason) = (self.address.to_string(), &state.down);
+                let edge = self.address.to_string();
+                if known != state.down {
+                    let reason = &state.down;
                     tracing::warn!(edge, reason, "the edge is left out until it answers again");
+                }
+                if !was_open {
                     metrics::counter!("sidecod_device_edge_opened_total", "edge" => edge)
                         .increment(1);
                 }
