@@ -93,6 +93,11 @@ say "up after $(((up - began) / 1000000)) ms, first answer after $(((answered - 
 grep -q '"class":"polar bear"' "$work/answer" || fail "the answer is $(cat "$work/answer")"
 [ "$(outcome code)" -eq 1 ] || fail "the app's photo did not cross as a code"
 
+echo 'who is admitted to the edge'
+app curl -s -m 10 --http2-prior-knowledge http://edge:7100/ >"$work/log" && fail "the edge speaks plaintext: $(cat "$work/log")"
+app curl -s -m 10 -k https://edge:7100/.well-known/sidecod >"$work/log" && fail "the edge admits whoever comes: $(cat "$work/log")"
+say 'TLS 1.3 with a certificate of its own CA, and nobody else'
+
 echo 'what the containers may do'
 for service in device edge model-server; do
     compose exec -T "$service" bash -c '! { : >/usr/bin/x; } 2>/dev/null' || fail "$service can write to its root"
