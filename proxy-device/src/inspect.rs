@@ -143,6 +143,9 @@ pub fn inspect(
     if let Some(frame) = frame {
         let frame = Frame::decode(frame, &unlimited())?;
         report.inputs = frame.slots.iter().map(describe).collect();
+        let sounds = looked.found.sounds.iter();
+        let sounds = sounds.map(|sound| format!("{}, stays as it is", sound.media.mime()));
+        report.inputs.extend(sounds);
     }
     Ok(report)
 }

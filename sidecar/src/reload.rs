@@ -145,8 +145,12 @@ fn stamp(file: &Path) -> Stamp {
 mod tests {
     use super::*;
 
+    /// A signal reaches every watch of the process.
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
     #[tokio::test(start_paused = true)]
     async fn a_changed_file_is_noticed_once_it_rests() {
+        let _alone = ALONE.lock().await;
         let folder = tempfile::tempdir().unwrap();
         let (one, two) = (folder.path().join("one"), folder.path().join("two"));
         std::fs::write(&one, b"1").unwrap();
@@ -167,6 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_signal_is_a_reason() {
+        let _alone = ALONE.lock().await;
         let mut watch = Watch::new(Vec::new()).unwrap();
         let own = std::process::id().to_string();
         std::process::Command::new("kill")

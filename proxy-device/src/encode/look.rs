@@ -55,7 +55,10 @@ impl Looked {
         };
         let found = slot::find(&request, shape, limits)?;
         if found.inputs.is_empty() {
-            return Err(NotCoded::NoInput);
+            let sound = found.sounds.first();
+            return Err(sound.map_or(NotCoded::NoInput, |sound| {
+                NotCoded::Sound(sound.media.mime())
+            }));
         }
         let sizes = found.inputs.iter().map(|input| {
             let size = input.form.size(&body[input.range.clone()]);

@@ -74,6 +74,9 @@ pub enum NotCoded {
     /// There is no input in it.
     #[error("no photo in the body")]
     NoInput,
+    /// There is a sound in it, and nothing else.
+    #[error("{0} in the body, and no codec for sounds")]
+    Sound(&'static str),
     /// There are several where one is wanted.
     #[error("{0} photos in the body, a model's answer is to one")]
     Several(usize),
@@ -116,6 +119,7 @@ impl NotCoded {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoInput => "no_input",
+            Self::Sound(_) => "sound",
             Self::Several(_) => "several_inputs",
             Self::NoPart => "no_part",
             Self::ContentCoding(_) => "content_encoding",

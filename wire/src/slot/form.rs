@@ -20,9 +20,6 @@ pub enum Form {
     Tensor(Tensor),
 }
 
-/// As many characters of base64 as the longest signature of a media type takes.
-const SIGNATURE: usize = 16;
-
 impl Form {
     /// The form of a file, if its bytes are those of a photo.
     pub(super) fn file(bytes: &[u8], text: Text) -> Option<Self> {
@@ -32,19 +29,7 @@ impl Form {
 
     /// The form of a base64 text, if it is one of a photo.
     pub(super) fn base64(letters: &[u8], text: Text) -> Option<Self> {
-        // Escapes make a signature longer, and base64 is read four characters at a time.
-        let mut end = SIGNATURE.min(letters.len());
-        if let Text::Base64 { escaped: true, .. } = text {
-            let mut read = 0;
-            end = letters
-                .iter()
-                .position(|&byte| {
-                    read += usize::from(byte != b'\\');
-                    read > SIGNATURE
-                })
-                .unwrap_or(letters.len());
-        }
-        Self::file(&text.read(&letters[..end])?, text)
+        Self::file(&text.begin(letters)?, text)
     }
 
     /// The pixels of an input, `bytes` being what stands in the body.

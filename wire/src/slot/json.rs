@@ -14,7 +14,7 @@ use crate::limits::Limits;
 use crate::tensor::{self, Notation, Tensor};
 
 use super::shape::{Pointer, Segment};
-use super::{Form, Found, Input, Shape, SlotError, text};
+use super::{Form, Found, Input, Shape, SlotError, Sound, text};
 
 /// Values nested deeper than this are not looked into.
 const DEPTH: usize = 32;
@@ -23,18 +23,15 @@ const DEPTH: usize = 32;
 pub(super) fn find(body: &[u8], shape: &Shape, limits: &Limits) -> Result<Found, SlotError> {
     let document = Document::read(body)?;
     let root = document.root()?;
-    let mut inputs = Vec::new();
+    let mut found = Found::default();
     let states: Vec<&[Segment]> = shape
         .pointers
         .iter()
         .map(|Pointer(path)| &path[..])
         .collect();
-    document.search(root, &states, DEPTH, shape, limits, &mut inputs)?;
-    inputs.sort_by_key(|input: &Input| input.range.start);
-    Ok(Found {
-        inputs,
-        ..Found::default()
-    })
+    document.search(root, &states, DEPTH, shape, limits, &mut found)?;
+    found.inputs.sort_by_key(|input| input.range.start);
+    Ok(found)
 }
 
 /// A JSON text whose values can be told by their place in it.
@@ -82,7 +79,7 @@ impl<'b> Document<'b> {
         depth: usize,
         shape: &Shape,
         limits: &Limits,
-        inputs: &mut Vec<Input>,
+        found: &mut Found,
     ) -> Result<(), SlotError> {
         // What remains of each pointer; `**` may also stand for nothing.
         let mut states = states.to_vec();
@@ -95,7 +92,7 @@ impl<'b> Document<'b> {
         }
         let here = states.iter().any(|state| state.is_empty());
         let first = value.get().as_bytes()[0];
-        if (here && self.input(value, shape, limits, inputs)?) || depth == 0 {
+        if (here && self.input(value, shape, limits, found)?) || depth == 0 {
             return Ok(());
         }
         let step = |name: &str| -> Vec<&[Segment]> {
@@ -114,7 +111,7 @@ impl<'b> Document<'b> {
                 for (key, member) in entries(value)? {
                     let next = step(&key);
                     if !next.is_empty() {
-                        self.search(member, &next, depth - 1, shape, limits, inputs)?;
+                        self.search(member, &next, depth - 1, shape, limits, found)?;
                     }
                 }
             }
@@ -123,7 +120,7 @@ impl<'b> Document<'b> {
                 for (index, element) in elements(value)?.into_iter().enumerate() {
                     let next = step(&index.to_string());
                     if !next.is_empty() {
-                        self.search(element, &next, depth - 1, shape, limits, inputs)?;
+                        self.search(element, &next, depth - 1, shape, limits, found)?;
                     }
                 }
             }
@@ -138,11 +135,18 @@ impl<'b> Document<'b> {
         value: &RawValue,
         shape: &Shape,
         limits: &Limits,
-        inputs: &mut Vec<Input>,
+        found: &mut Found,
     ) -> Result<bool, SlotError> {
+        let inputs = &mut found.inputs;
         let before = inputs.len();
         match value.get().as_bytes()[0] {
-            b'"' => inputs.extend(self.string(value)),
+            b'"' => match self.string(value) {
+                Some(input) => inputs.push(input),
+                None if found.sounds.len() < limits.max_slots => {
+                    found.sounds.extend(self.sound(value));
+                }
+                None => {}
+            },
             b'[' => {
                 if let Some(tensors) = &shape.tensors {
                     self.nested(value, tensors, limits, inputs);
@@ -160,13 +164,25 @@ impl<'b> Document<'b> {
 
     /// The photo in a string.
     pub(super) fn string(&self, value: &RawValue) -> Option<Input> {
-        let quoted = self.range(value);
-        let string = quoted.start + 1..quoted.end - 1;
-        let letters = text::base64_of(&self.body[string.clone()])?;
-        let range = string.start + letters.start..string.start + letters.end;
+        let range = self.base64(value)?;
         let letters = &self.body[range.clone()];
         let form = Form::base64(letters, text::sniff(letters)?)?;
         Some(Input { range, form })
+    }
+
+    /// The sound in a string.
+    fn sound(&self, value: &RawValue) -> Option<Sound> {
+        let range = self.base64(value)?;
+        let text = text::sniff(&self.body[range.clone()])?;
+        Sound::at(self.body, range, text)
+    }
+
+    /// Where the base64 of a string stands, if it is some.
+    fn base64(&self, value: &RawValue) -> Option<Range<usize>> {
+        let quoted = self.range(value);
+        let string = quoted.start + 1..quoted.end - 1;
+        let letters = text::base64_of(&self.body[string.clone()])?;
+        Some(string.start + letters.start..string.start + letters.end)
     }
 
     /// The pictures in nested arrays of numbers.

@@ -17,7 +17,7 @@ mod text;
 use std::ops::Range;
 
 use crate::limits::Limits;
-use crate::media::MediaType;
+use crate::media::{MediaType, SoundType};
 
 pub use form::Form;
 pub use shape::{Pointer, PointerError, Preset, Shape, Tensors};
@@ -42,6 +42,15 @@ pub struct Input {
     pub range: Range<usize>,
     /// How it is written there.
     pub form: Form,
+}
+
+/// A sound in a body: there is no codec for it, so that it stays where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sound {
+    /// Its bytes.
+    pub range: Range<usize>,
+    /// Its type.
+    pub media: SoundType,
 }
 
 /// A number in a body that says how many bytes some inputs take.
@@ -75,6 +84,8 @@ pub struct Found {
     pub measures: Vec<Measure>,
     /// Where the JSON ends whose length a header tells.
     pub json_end: Option<usize>,
+    /// The sounds, for whoever asks why they are not coded.
+    pub sounds: Vec<Sound>,
 }
 
 /// Where a length belongs in a skeleton.
@@ -152,14 +163,15 @@ pub fn find(request: &Request, shape: &Shape, limits: &Limits) -> Result<Found, 
         Some(value) if multipart::is(value) => multipart::find(value, body, limits.max_slots)?,
         _ if MediaType::sniff(body).is_some() => whole(body, Form::file(body, Text::Raw)),
         _ if shape.inference => oip::find(request, shape, limits)?,
-        _ if shape.base64_body && text::sniff(body).is_some() => whole(
-            body,
-            text::sniff(body).and_then(|text| Form::base64(body, text)),
-        ),
+        _ if shape.base64_body && text::sniff(body).is_some() => {
+            let text = text::sniff(body).unwrap_or(Text::Raw);
+            let found = whole(body, Form::base64(body, text));
+            found.or_sound(body, text)
+        }
         _ if !shape.pointers.is_empty() => json::find(body, shape, limits)?,
         _ => match &shape.tensors {
             Some(tensors) => oip::body(request, tensors, limits),
-            None => Found::default(),
+            None => Found::default().or_sound(body, Text::Raw),
         },
     };
     if found.inputs.len() > limits.max_slots {
@@ -176,6 +188,24 @@ pub fn find(request: &Request, shape: &Shape, limits: &Limits) -> Result<Found, 
         });
     }
     Ok(found)
+}
+
+impl Found {
+    /// The sound that a body is, if nothing else was found in it.
+    fn or_sound(mut self, body: &[u8], text: Text) -> Self {
+        if self.inputs.is_empty() {
+            self.sounds.extend(Sound::at(body, 0..body.len(), text));
+        }
+        self
+    }
+}
+
+impl Sound {
+    /// The sound in a part of a body, if it is one.
+    fn at(body: &[u8], range: Range<usize>, text: Text) -> Option<Self> {
+        let media = SoundType::sniff(&text.begin(&body[range.clone()])?)?;
+        Some(Self { range, media })
+    }
 }
 
 /// A body that is one input.

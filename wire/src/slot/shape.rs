@@ -142,7 +142,9 @@ impl Preset {
                 "/messages/*/content/*/image_url",
                 "/messages/*/content/*/image_url/url",
                 "/messages/*/content/*/source/data",
+                "/messages/*/content/*/input_audio/data",
                 "/input/*/content/*/image_url",
+                "/input/*/content/*/input_audio/data",
             ],
             Self::Ollama => &["/images/*", "/messages/*/images/*"],
             Self::Roboflow => &[

@@ -295,6 +295,90 @@ fn every_protocol_has_its_places() {
 }
 
 #[test]
+fn sounds_are_told_and_left_where_they_are() {
+    let wav = b"RIFF\x24\0\0\0WAVEfmt samples".as_slice();
+    let flac = b"fLaC\0\0\0\x22samples".as_slice();
+    let json = |letters: &str| {
+        format!(
+            r#"{{"messages":[{{"content":[{{"image_url":{{"url":"{}"}}}},{{"type":"input_audio","input_audio":{{"data":"{letters}","format":"wav"}}}}]}}]}}"#,
+            base64(PHOTO)
+        )
+    };
+    let parts = form("x", &[("", PHOTO), ("Content-Type: audio/flac\r\n", flac)]);
+    for (preset, content_type, body, at, media, photos) in [
+        (
+            Preset::Auto,
+            "audio/wav",
+            wav.to_vec(),
+            wav.to_vec(),
+            "audio/wav",
+            0,
+        ),
+        (
+            Preset::Auto,
+            "audio/mpeg",
+            b"\xff\xfb\x90\x64x".to_vec(),
+            b"\xff\xfb\x90\x64x".to_vec(),
+            "audio/mpeg",
+            0,
+        ),
+        (
+            Preset::Auto,
+            "multipart/form-data; boundary=x",
+            parts,
+            flac.to_vec(),
+            "audio/flac",
+            1,
+        ),
+        (
+            Preset::Openai,
+            "application/json",
+            json(&base64(wav)).into_bytes(),
+            base64(wav).into_bytes(),
+            "audio/wav",
+            1,
+        ),
+        (
+            Preset::HuggingFace,
+            "text/plain",
+            base64(wav).into_bytes(),
+            base64(wav).into_bytes(),
+            "audio/wav",
+            0,
+        ),
+    ] {
+        let found = search(
+            Some(content_type),
+            &body,
+            &preset.shape(),
+            &Limits::default(),
+        )
+        .unwrap();
+        let sounds: Vec<_> = found
+            .sounds
+            .iter()
+            .map(|s| (&body[s.range.clone()], s.media.mime()))
+            .collect();
+        assert_eq!(sounds, [(&at[..], media)], "{preset:?}");
+        assert_eq!(found.inputs.len(), photos, "{preset:?}");
+        let skeleton = cut(&body, &found);
+        let parts = vec![PHOTO.to_vec(); photos];
+        if photos == 0 {
+            assert_eq!(fill(&skeleton, &parts).body, body);
+        }
+    }
+    for body in [
+        &b"\xff\xff\xff\xff"[..],
+        b"\xff\xfb\xfc",
+        b"RIFFxxxxWEB",
+        b"{}",
+    ] {
+        let found = search(None, body, &Shape::default(), &Limits::default()).unwrap();
+        assert!(found.sounds.is_empty(), "{body:?}");
+    }
+}
+
+#[test]
 fn own_pointers_reach_any_place() {
     let image = base64(PHOTO);
     let body = format!(

@@ -7,6 +7,9 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+/// Characters of base64 in which every signature of a media type ends.
+const SIGNATURE: usize = 16;
+
 /// How the bytes of a file stand in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Text {
@@ -43,6 +46,23 @@ impl Text {
                     .map(Cow::Owned)
             }
         }
+    }
+
+    /// The first bytes that `text` stands for, as many as the longest signature of a media type has.
+    pub(super) fn begin(self, text: &[u8]) -> Option<Cow<'_, [u8]>> {
+        // Escapes make a signature longer, and base64 is read four characters at a time.
+        let mut end = SIGNATURE.min(text.len());
+        if let Self::Base64 { escaped: true, .. } = self {
+            let mut read = 0;
+            end = text
+                .iter()
+                .position(|&byte| {
+                    read += usize::from(byte != b'\\');
+                    read > SIGNATURE
+                })
+                .unwrap_or(text.len());
+        }
+        self.read(&text[..end])
     }
 
     /// Writes bytes in the same way.
