@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -76,9 +77,12 @@ pub async fn measure(options: Options) -> Result<Report> {
     let bounded = |server: &str| {
         let upstream =
             format!("[{{name=\"default\",url=\"http://{server}\",max_in_flight={IN_FLIGHT}}}]");
-        set("upstream", &upstream).to_vec()
+        // As many as the cores that it is given.
+        let threads = cores().saturating_sub(1).max(1).to_string();
+        [set("upstream", &upstream), set("torch_threads", &threads)].concat()
     };
     let stack = Stack::start_with(&[], bounded).await?;
+    apart(&stack)?;
     let device: SocketAddr = stack.device.address("reverse").parse()?;
     let photos = Arc::new(photos::load(SIDE)?);
     let time = Duration::from_secs(options.seconds);
@@ -118,6 +122,33 @@ pub async fn measure(options: Options) -> Result<Report> {
         lost: tally.lost,
         memory,
     })
+}
+
+/// Gives the apps and the device one core, and the edge and the model server the others: they are
+/// different machines, and what a device spends on requests that are refused takes nothing from an edge.
+fn apart(stack: &Stack) -> Result<()> {
+    let cores = cores();
+    if cores == 1 {
+        return Ok(());
+    }
+    let others = format!("1-{}", cores - 1);
+    for (process, cores) in [
+        (std::process::id(), "0"),
+        (stack.device.id(), "0"),
+        (stack.edge.id(), &others[..]),
+        (stack.server.id(), &others[..]),
+    ] {
+        let mut taskset = Command::new("taskset");
+        let taskset = taskset.args(["-a", "-c", "-p", cores, &process.to_string()]);
+        let status = taskset.stdout(Stdio::null()).status();
+        let status = status.context("taskset, of util-linux")?;
+        ensure!(status.success(), "taskset cannot bind process {process}");
+    }
+    Ok(())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 #[derive(Default)]
