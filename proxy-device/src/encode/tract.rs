@@ -4,12 +4,17 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::knobs::KnobScope;
 use tract_onnx::tract_core::ops::konst::Const;
 
 use super::{Encoder, EncoderError};
 
 /// Shapes whose plans are kept. A camera has one or two; a picture in strips needs two.
 const PLANS: usize = 8;
+
+/// Rows of 128 points and more would get convolutions without matrix products, which take up to five
+/// times as long for nets as wide as these.
+const MATRIX_PRODUCTS: [(&str, &str); 1] = [("TRACT_DISABLE_DIRECT_SPATIAL", "true")];
 
 type Plan = Arc<TypedRunnableModel>;
 
@@ -59,7 +64,8 @@ impl Tract {
             .with_input_fact(0, fact.into())?
             .into_typed()?;
         widen(&mut net)?;
-        let plan = net.into_optimized()?.into_runnable()?;
+        let plan =
+            KnobScope::new(MATRIX_PRODUCTS)?.enter(|| net.into_optimized()?.into_runnable())?;
         let mut plans = lock();
         plans.truncate(PLANS - 1);
         plans.push_front((shape, plan.clone()));
