@@ -1,6 +1,6 @@
 //! The first inputs of every corpus, from real material of the tree.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sidecod_wire::entropy::{self, Symbols, Tables};
 use sidecod_wire::frame::{Frame, Slot};
@@ -10,19 +10,56 @@ use sidecod_wire::tensor::{self, Element, Layout, Tensor, Values};
 
 /// Writes them under `root`, the root of the tree.
 pub fn write(root: &Path) -> std::io::Result<()> {
-    let put = |target: &str, name: &str, bytes: &[u8]| {
-        let folder = root.join("fuzz/corpus").join(target);
+    let corpus = Corpus(root.join("fuzz/corpus"));
+    let code = codecs(root, &corpus)?;
+    frames(&code, &corpus)?;
+    tensors(&corpus)?;
+    bodies(&corpus)?;
+    configurations(&corpus)
+}
+
+struct Corpus(PathBuf);
+
+impl Corpus {
+    fn put(&self, target: &str, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+        let folder = self.0.join(target);
         std::fs::create_dir_all(&folder)?;
         std::fs::write(folder.join(name), bytes)
-    };
+    }
+}
+
+fn picture() -> Picture {
+    Picture {
+        width: 6,
+        height: 4,
+        color: Color::Rgb,
+        orientation: 1,
+        rgb: (0..72).map(|value| value * 3).collect(),
+    }
+}
+
+fn tensor(element: Element, layout: Layout, notation: tensor::Notation) -> Tensor {
+    Tensor {
+        width: 6,
+        height: 4,
+        color: Color::Rgb,
+        element,
+        layout,
+        notation,
+        values: Values::NAMED[1].1,
+    }
+}
+
+/// Tables, manifests and codes; gives a code of nothing.
+fn codecs(root: &Path, corpus: &Corpus) -> std::io::Result<Vec<u8>> {
     let bundle = root.join("onnx/codecs/photo-v0");
     let tables_bin = std::fs::read(bundle.join("tables.bin"))?;
     let tables = Tables::parse_all(&tables_bin).expect("tables").remove(0);
-    put("tables", "photo-v0", &tables_bin)?;
-    put("tables", "cut", &tables_bin[..tables_bin.len() / 2])?;
+    corpus.put("tables", "photo-v0", &tables_bin)?;
+    corpus.put("tables", "cut", &tables_bin[..tables_bin.len() / 2])?;
     for name in ["photo-v0", "photo"] {
         let file = root.join("onnx/codecs").join(name).join("manifest.json");
-        put("manifest", name, &std::fs::read(file)?)?;
+        corpus.put("manifest", name, &std::fs::read(file)?)?;
     }
 
     let mut symbols = Symbols::zeros(tables.channels(), 8, 8);
@@ -36,27 +73,14 @@ pub fn write(root: &Path) -> std::io::Result<()> {
         };
     }
     let code = entropy::encode(&symbols, &tables).expect("a code");
-    put("entropy", "noise", &[&[0, 7, 7][..], &code].concat())?;
+    corpus.put("entropy", "noise", &[&[0, 7, 7][..], &code].concat())?;
     let zeros = Symbols::zeros(tables.channels(), 8, 8);
     let code = entropy::encode(&zeros, &tables).expect("a code");
-    put("entropy", "zeros", &[&[0, 7, 7][..], &code].concat())?;
+    corpus.put("entropy", "zeros", &[&[0, 7, 7][..], &code].concat())?;
+    Ok(code)
+}
 
-    let picture = Picture {
-        width: 6,
-        height: 4,
-        color: Color::Rgb,
-        orientation: 1,
-        rgb: (0..72).map(|value| value * 3).collect(),
-    };
-    let tensor = |element, layout, notation| Tensor {
-        width: 6,
-        height: 4,
-        color: Color::Rgb,
-        element,
-        layout,
-        notation,
-        values: Values::NAMED[1].1,
-    };
+fn frames(code: &[u8], corpus: &Corpus) -> std::io::Result<()> {
     let file = Form::File {
         media: MediaType::Png,
         text: Text::Raw,
@@ -69,7 +93,7 @@ pub fn write(root: &Path) -> std::io::Result<()> {
         color: Color::Rgb,
         orientation: 1,
         max_side: 0,
-        code: code.clone(),
+        code: code.to_vec(),
     };
     for (name, forms) in [
         ("photo", vec![file]),
@@ -101,9 +125,13 @@ pub fn write(root: &Path) -> std::io::Result<()> {
             slots: forms.into_iter().map(slot).collect(),
         };
         let bytes = frame.encode();
-        put("frame", name, &bytes[..bytes.len() - 4])?;
+        corpus.put("frame", name, &bytes[..bytes.len() - 4])?;
     }
+    Ok(())
+}
 
+fn tensors(corpus: &Corpus) -> std::io::Result<()> {
+    let picture = picture();
     for (name, kind) in [
         ("binary", 0b00_0000),
         ("half", 0b00_0100),
@@ -121,14 +149,18 @@ pub fn write(root: &Path) -> std::io::Result<()> {
             notation,
         );
         let numbers = tensor.write(&picture);
-        put(
+        corpus.put(
             "tensor",
             name,
             &[&[5, 3, kind as u8, 1][..], &numbers].concat(),
         )?;
-        put("tensor", &format!("{name}-alone"), &numbers)?;
+        corpus.put("tensor", &format!("{name}-alone"), &numbers)?;
     }
+    Ok(())
+}
 
+fn bodies(corpus: &Corpus) -> std::io::Result<()> {
+    let picture = picture();
     let png = media::encode(&picture, MediaType::Png).expect("a PNG");
     let jpeg = media::encode(&picture, MediaType::Jpeg).expect("a JPEG");
     let base64 = String::from_utf8(
@@ -172,12 +204,15 @@ pub fn write(root: &Path) -> std::io::Result<()> {
         ("json", [8, 2, 0], format!(r#"{{"a":[{{"x":"{base64}"}}]}}"#).into_bytes()),
         ("tensor", [9, 3, 0], vec![7; 48]),
     ] {
-        put("slots", name, &[&head[..], &body].concat())?;
+        corpus.put("slots", name, &[&head[..], &body].concat())?;
     }
+    Ok(())
+}
 
-    put("config", "whole", b"listen = [\"127.0.0.1:7000\"]\nurl = \"http://edge:7100/base\"\nshape = \"oip\"\n\
+fn configurations(corpus: &Corpus) -> std::io::Result<()> {
+    corpus.put("config", "whole", b"listen = [\"127.0.0.1:7000\"]\nurl = \"http://edge:7100/base\"\nshape = \"oip\"\n\
         [limits]\nmax_side = 10\n[server]\ndrain_ms = 5\n[[upstream]]\nname = \"a\"\nurl = \"http://[::1]:8500\"\n\0server.max_streams=7\nurl=http://b\n")?;
-    put(
+    corpus.put(
         "config",
         "broken",
         b"listen = [\"127.0.0.1:99999\"]\nurl = \"ftp://x\"\n[limits\n\0a.b.c=[1,{x=2}]\n=\n.=.\n",

@@ -58,10 +58,9 @@ impl<'a> Schema<'a> {
                 (None, false) => ", none by default",
             };
             comment(&format!("({}{state})", property.kind()), text);
-            match default.or(example) {
-                Some(value) => text.push_str(&format!("#{key} = {value}\n")),
-                None => text.push_str(&format!("#{key} =\n")),
-            }
+            let value = default.or(example);
+            let value = value.map_or(String::new(), |value| format!(" {value}"));
+            text.extend(["#", key, " =", &value, "\n"]);
         }
         for (key, property, kind, is_list) in tables {
             let path = if path.is_empty() {
@@ -79,10 +78,12 @@ impl<'a> Schema<'a> {
                 },
                 text,
             );
-            match is_list {
-                true => text.push_str(&format!("#[[{path}]]\n")),
-                false => text.push_str(&format!("#[{path}]\n")),
-            }
+            let (open, close) = if is_list {
+                ("#[[", "]]\n")
+            } else {
+                ("#[", "]\n")
+            };
+            text.extend([open, &path, close]);
             kind.table(&path, text);
         }
     }
