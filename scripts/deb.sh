@@ -35,6 +35,7 @@ gzip -9n "$man"/*.1
 
 doc=$root/usr/share/doc/$package
 install -Dm644 -t "$doc" docs/configuration.md
+"$program" config >"$doc/reference.toml"
 sed -e '/@MIT@/{
     r /dev/stdin
     d
