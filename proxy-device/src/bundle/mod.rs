@@ -46,7 +46,11 @@ impl Active {
         routes: &[Route],
         settings: &plan::Settings,
     ) -> (Self, Vec<String>) {
-        let codec = Arc::new(Codec::clone(codec).with(settings.parts.clone()));
+        let codec = Arc::new(
+            Codec::clone(codec)
+                .with(settings.parts.clone())
+                .on(settings.threads),
+        );
         let (mut offers, mut faults) = (HashMap::new(), Vec::new());
         for route in routes {
             match Offer::new(route, &codec) {

@@ -10,8 +10,10 @@ mod parts;
 mod pool;
 mod tract;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,6 +24,7 @@ use sidecod_wire::frame::{Frame, Slot};
 use sidecod_wire::limits::Limits;
 use sidecod_wire::media::{self, MediaError, MediaType, Picture};
 use sidecod_wire::slot::{self, Form, Shape, SlotError};
+use tokio::sync::Semaphore;
 
 pub use content_coding::{CodingError, ContentCodings};
 pub use look::{Looked, content_codings};
@@ -202,6 +205,8 @@ pub struct Codec {
     encoder: Arc<dyn Encoder>,
     parts: Arc<Parts>,
     limits: Limits,
+    /// Cores that no picture has at the moment.
+    cores: Arc<Semaphore>,
 }
 
 impl Codec {
@@ -237,6 +242,7 @@ impl Codec {
             encoder: Arc::new(encoder),
             parts: Arc::default(),
             limits,
+            cores: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -244,6 +250,14 @@ impl Codec {
     #[must_use]
     pub fn with(mut self, parts: Arc<Parts>) -> Self {
         self.parts = parts;
+        self
+    }
+
+    /// The same on so many cores: the strips of a large picture are shared among those that no other
+    /// picture has.
+    #[must_use]
+    pub fn on(mut self, cores: usize) -> Self {
+        self.cores = Arc::new(Semaphore::new(cores.max(1)));
         self
     }
 
@@ -337,7 +351,7 @@ impl Codec {
         let (rows, columns) = manifest.latent_size(picture.width, picture.height);
         let mut symbols = Symbols::zeros(manifest.channels, rows, columns);
         let strip_rows = (STRIP_PIXELS / (columns * stride * stride)).max(2 * halo + 1);
-        for start in (0..rows).step_by(strip_rows) {
+        let strip = |start: usize| -> Result<Strip, EncoderError> {
             let end = (start + strip_rows).min(rows);
             let (top, bottom) = (start.saturating_sub(halo), (end + halo).min(rows));
             let pixels = planes(picture, top * stride..bottom * stride, columns * stride);
@@ -350,11 +364,65 @@ impl Codec {
                     reason: format!("gives {} values for a strip", latent.len()),
                 });
             }
-            let strip = manifest.quantize(quality, &latent, bottom - top, columns);
-            symbols.put_rows(start, &strip, start - top..end - top);
+            Ok(Strip {
+                start,
+                symbols: manifest.quantize(quality, &latent, bottom - top, columns),
+                rows: start - top..end - top,
+            })
+        };
+        for done in self.on_free_cores(rows.div_ceil(strip_rows), |index| strip(index * strip_rows))
+        {
+            for strip in done? {
+                symbols.put_rows(strip.start, &strip.symbols, strip.rows);
+            }
         }
         Ok(symbols)
     }
+
+    /// Does `count` pieces of work on this thread, and on as many more as there are cores that no
+    /// other picture has.
+    fn on_free_cores<T: Send>(
+        &self,
+        count: usize,
+        piece: impl Fn(usize) -> Result<T, EncoderError> + Sync,
+    ) -> Vec<Result<Vec<T>, EncoderError>> {
+        let _own = self.cores.try_acquire();
+        let more = (1..count).map_while(|_| self.cores.try_acquire().ok());
+        let more: Vec<_> = more.collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= count {
+                    return Ok(done);
+                }
+                done.push(piece(index)?);
+            }
+        };
+        std::thread::scope(|scope| {
+            let others: Vec<_> = more.iter().map(|_| scope.spawn(work)).collect();
+            let mut all = vec![work()];
+            all.extend(others.into_iter().map(|other| {
+                other.join().unwrap_or_else(|_| {
+                    Err(EncoderError {
+                        file: bundle::ENCODER,
+                        reason: "a thread of it panicked".to_owned(),
+                    })
+                })
+            }));
+            all
+        })
+    }
+}
+
+/// Symbols of some rows of a picture.
+struct Strip {
+    /// Its first row in the picture.
+    start: usize,
+    symbols: Symbols,
+    /// Which of its rows count; the others are there for the convolutions' sake.
+    rows: Range<usize>,
 }
 
 /// Refuses what would not save bytes.
@@ -390,7 +458,7 @@ fn content_type<'f>(
 }
 
 /// Three planes between 0 and 1 of some rows; beyond its edges the picture repeats its last pixels.
-fn planes(picture: &Picture, rows: std::ops::Range<usize>, width: usize) -> Vec<f32> {
+fn planes(picture: &Picture, rows: Range<usize>, width: usize) -> Vec<f32> {
     let (picture_width, last_row) = (picture.width as usize, picture.height as usize - 1);
     let plane = rows.len() * width;
     let mut pixels = vec![0.0; 3 * plane];
@@ -420,5 +488,31 @@ impl Clock {
     fn lap(&mut self) -> Duration {
         let now = Instant::now();
         now - std::mem::replace(&mut self.0, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sidecod_wire::media::Color;
+
+    #[test]
+    fn a_picture_has_the_same_symbols_on_any_number_of_cores() {
+        let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../onnx/codecs/photo");
+        let codec = Codec::open(&bundle, Limits::default()).unwrap();
+        let (width, height) = (1100, 701);
+        let picture = Picture {
+            width,
+            height,
+            color: Color::Rgb,
+            orientation: 1,
+            rgb: (0..width * height * 3)
+                .map(|at| (at.wrapping_mul(at) >> 9) as u8)
+                .collect(),
+        };
+        let one = codec.symbols(&picture, 2).unwrap();
+        let codec = codec.on(3);
+        assert_eq!(codec.symbols(&picture, 2).unwrap(), one);
+        assert_eq!(codec.cores.available_permits(), 3);
     }
 }
