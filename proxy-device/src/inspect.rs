@@ -152,7 +152,10 @@ pub fn inspect(
 
 /// The bundle that is configured, or the one that was fetched last.
 pub(crate) fn active(config: &Config) -> Result<Active> {
-    let settings = plan::Settings::default();
+    // The profile may not be there yet: this is what measures it.
+    let mut unmeasured = config.clone();
+    unmeasured.plan.profile = None;
+    let settings = plan::Settings::new(&unmeasured)?;
     if let Some(folder) = &config.codec.bundle {
         return app::open(folder, config, &settings);
     }
