@@ -18,6 +18,8 @@ class DataConfig:
     dir: str = ""
     # Longer side in pixels to which a photo is scaled down when it is loaded.
     max_side: int = 1024
+    # Photos with a shorter side below this are not trained on: their crops would be enlarged ones.
+    min_side: int = 0
     # Side in pixels of a training crop.
     crop: int = 128
     # Smallest side of the cut-out region, as a fraction of the photo's shorter side.

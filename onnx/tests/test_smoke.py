@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -81,6 +82,14 @@ class SmokeTest(unittest.TestCase):
         ahead, plain = (data.Crops(self.photos, c, 5, 2) for c in (settings, self.config.data))
         for number in (1, 2, 5):
             np.testing.assert_array_equal(ahead.batch(number, range(number + 1, number + 4)), plain.batch(number, ()))
+
+    def test_small_photos_are_left_out(self):
+        settings = dataclasses.replace(self.config.data, min_side=40)
+        more = [Image.new("RGB", (200, 39)), *self.photos, Image.new("RGBA", (39, 200))]
+        with_small, without = (data.Crops(photos, settings, 5, 4) for photos in (more, self.photos))
+        np.testing.assert_array_equal(with_small.batch(1, ()), without.batch(1, ()))
+        with self.assertRaisesRegex(data.DataError, "40 pixels"):
+            data.Crops(more[:1], settings, 5, 4)
 
     def test_bundle_is_complete(self):
         written = json.loads((self.out / "manifest.json").read_text())
