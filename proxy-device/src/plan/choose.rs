@@ -14,6 +14,9 @@ const GAIN_LEAST: f64 = 0.03;
 /// An option is tried again only if it promises at most so many times the best time.
 const WORTH_TRYING: f64 = 1.5;
 
+/// So often an option is tried sooner than after the time that is said.
+const WELL_KNOWN: u64 = 8;
+
 /// An option as the choice sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate {
@@ -25,6 +28,18 @@ pub struct Candidate {
     pub allowed: bool,
     /// How long ago it was last taken; none if it never was.
     pub since: Option<Duration>,
+    /// How often it was taken.
+    pub count: u64,
+}
+
+impl Candidate {
+    /// Whether it was not taken for so long that what is known of it may be wrong. Of an option that
+    /// was taken a few times little is known, and one odd photo may be most of it.
+    fn is_stale(&self, refresh: Duration) -> bool {
+        let share = self.count.min(WELL_KNOWN) as f64 / WELL_KNOWN as f64;
+        self.since
+            .is_none_or(|since| since > refresh.mul_f64(share))
+    }
 }
 
 /// Why an option was taken.
@@ -70,7 +85,7 @@ impl Chooser {
         let stale = allowed()
             .filter(|(index, candidate)| {
                 Some(*index) != self.current
-                    && candidate.since.is_none_or(|since| since > refresh)
+                    && candidate.is_stale(refresh)
                     && candidate.seconds <= cheapest.seconds * WORTH_TRYING
             })
             .max_by_key(|(_, candidate)| candidate.since.unwrap_or(Duration::MAX));
@@ -126,6 +141,7 @@ mod tests {
             bytes: [5e3, 2e4, 1e5][index],
             allowed: true,
             since: Some(Duration::from_secs(1)),
+            count: WELL_KNOWN,
         };
         seconds.into_iter().enumerate().map(one).collect()
     }
@@ -139,6 +155,22 @@ mod tests {
         let mut chooser = Chooser::default();
         assert_eq!(choose(&mut chooser, [3.0, 2.0, 1.0]), (2, Why::Cheapest));
         assert_eq!(choose(&mut chooser, [3.0, 2.0, 1.0]), (2, Why::Cheapest));
+    }
+
+    #[test]
+    fn what_is_little_known_is_tried_sooner() {
+        let mut chooser = Chooser::default();
+        choose(&mut chooser, [1.1, 1.0, 9.0]);
+        let mut candidates = candidates([1.1, 1.0, 9.0]);
+        candidates[0].since = Some(Duration::from_secs(8));
+        let choose = |chooser: &mut Chooser, count: u64| {
+            let mut candidates = candidates.clone();
+            candidates[0].count = count;
+            chooser.choose(&candidates, REFRESH).unwrap()
+        };
+        assert_eq!(choose(&mut chooser, 2), (0, Why::Refresh));
+        assert_eq!(choose(&mut chooser, 3), (1, Why::Cheapest));
+        assert_eq!(choose(&mut chooser, 80), (1, Why::Cheapest));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use sidecod_wire::media::coded_size;
 use sidecod_wire::profile::{Part, Profile, RESTORE};
+use sidecod_wire::slot::Form;
 use tokio::time::Instant;
 
 use super::choose::{Candidate, Why};
@@ -16,7 +17,7 @@ use super::estimate::Estimate;
 use super::option::{Kind, Offer};
 use super::report::{self, Decision, Measured, OptionReport, Predicted, Report, RouteReport};
 use super::settings::Settings;
-use super::state::{State, class};
+use super::state::{Size, State, class};
 use crate::encode::{Codec, Looked};
 use crate::relay::EdgeTime;
 
@@ -61,6 +62,7 @@ pub struct Chosen {
     pub device: f64,
     route: String,
     body_bytes: usize,
+    size: Size,
     work: f64,
     pixels: f64,
     predicted: f64,
@@ -138,6 +140,7 @@ impl Planner {
                 bytes: predicted.bytes,
                 allowed: predicted.allowed,
                 since: option.taken.map(|taken| now - taken),
+                count: option.count,
             })
             .collect();
         let pixels = looked.pixels() as f64;
@@ -164,6 +167,7 @@ impl Planner {
             device: predicted.device_ms / 1e3,
             route: route.to_owned(),
             body_bytes: looked.sent,
+            size: size(choice.kind, *work, looked),
             work: *work,
             pixels,
             predicted: predicted.total_ms / 1e3,
@@ -210,7 +214,9 @@ impl Planner {
             let bytes = match choice.kind {
                 Kind::Passthrough => looked.sent as f64,
                 Kind::Local => 0.0,
-                kind => option.bytes(coded(kind, work)).min(looked.sent as f64),
+                kind => option
+                    .bytes(&size(kind, work, looked))
+                    .min(looked.sent as f64),
             };
             let network = waits(choice.kind != Kind::Local, estimate.seconds(bytes));
             let part = edge_profile.as_deref().filter(|_| is_input(choice.kind));
@@ -272,14 +278,14 @@ impl Planner {
         let part = self.device_part(chosen.kind, name);
         let option = &mut lock(&plan.state).options[chosen.option];
         option.device.observe(part, chosen.work, took.as_secs_f64());
-        option.observe_bytes(coded(chosen.kind, chosen.work), bytes as f64);
+        option.observe_bytes(&chosen.size, bytes as f64);
     }
 
     /// Takes that an option could not be carried out: for this size it saves no bytes.
     pub fn not_coded(&self, chosen: &Chosen) {
         if let Some(plan) = self.routes.get(&chosen.route) {
             let option = &mut lock(&plan.state).options[chosen.option];
-            option.observe_bytes(coded(chosen.kind, chosen.work), chosen.body_bytes as f64);
+            option.observe_bytes(&chosen.size, chosen.body_bytes as f64);
         }
     }
 
@@ -445,12 +451,23 @@ fn work(kind: Kind, offer: &Offer, looked: &Looked) -> f64 {
     coded.sum::<u64>() as f64
 }
 
-/// What the bytes of an option's code are in proportion to: pixels, but for features, whose size is
-/// always the same.
-fn coded(kind: Kind, work: f64) -> f64 {
-    match kind {
-        Kind::Head { .. } => 1.0,
-        _ => work,
+/// What the bytes of an option's code are in proportion to. Those of a feature are always the same.
+fn size(kind: Kind, work: f64, looked: &Looked) -> Size {
+    if let Kind::Head { .. } = kind {
+        return Size {
+            source: None,
+            pixels: 1.0,
+            bytes: 1.0,
+        };
+    }
+    let source = match looked.found.inputs.first().map(|input| input.form) {
+        Some(Form::File { media, .. }) => Some(media),
+        _ => None,
+    };
+    Size {
+        source,
+        pixels: work,
+        bytes: looked.sent as f64 * work / (looked.pixels() as f64).max(1.0),
     }
 }
 

@@ -1,9 +1,10 @@
 //! What is remembered of the options of one route.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use sidecod_wire::bundle::Manifest;
+use sidecod_wire::media::MediaType;
 use tokio::time::Instant;
 
 use super::choose::Chooser;
@@ -42,8 +43,8 @@ pub(super) struct OptionState {
     pub upstream: Mean,
     /// What the model server takes for a feature, in seconds.
     pub tail: Mean,
-    /// Bytes a pixel, by size of the input.
-    bytes: BTreeMap<u32, Mean>,
+    /// Bytes of its code over those of the input, by the kind of file that the input is.
+    bytes: HashMap<Option<MediaType>, Mean>,
     /// Bytes a pixel before any was seen.
     prior: f64,
     pub taken: Option<Instant>,
@@ -71,18 +72,27 @@ impl State {
 }
 
 impl OptionState {
-    /// Bytes of an input of so many pixels: as for inputs of this size, else of the nearest.
-    pub fn bytes(&self, pixels: f64) -> f64 {
-        let class = class(pixels);
-        let nearest = self.bytes.iter().min_by_key(|(of, _)| of.abs_diff(class));
-        let each = nearest.and_then(|(_, mean)| mean.get());
-        each.unwrap_or(self.prior) * pixels
+    /// Bytes of the code of an input: photos that compress badly in one way do so in others.
+    pub fn bytes(&self, size: &Size) -> f64 {
+        let ratio = self.bytes.get(&size.source).and_then(Mean::get);
+        ratio.map_or(self.prior * size.pixels, |ratio| ratio * size.bytes)
     }
 
-    pub fn observe_bytes(&mut self, pixels: f64, bytes: f64) {
-        let mean = self.bytes.entry(class(pixels)).or_default();
-        mean.add(bytes / pixels.max(1.0));
+    pub fn observe_bytes(&mut self, size: &Size, bytes: f64) {
+        let mean = self.bytes.entry(size.source).or_default();
+        mean.add(bytes / size.bytes.max(1.0));
     }
+}
+
+/// How large an input is, as far as the bytes of its code go by it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    /// The type of its file; none where it is numbers.
+    pub source: Option<MediaType>,
+    /// Pixels that are coded.
+    pub pixels: f64,
+    /// Bytes that the app sends for so many pixels.
+    pub bytes: f64,
 }
 
 /// What a codec needs for the crops of docs/codec.md.
@@ -143,15 +153,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_those_of_the_nearest_size() {
+    fn bytes_go_by_those_of_the_input() {
         let mut option = OptionState {
             prior: 0.1,
             ..OptionState::default()
         };
-        assert!((option.bytes(50_000.0) - 5000.0).abs() < 1e-6);
-        option.observe_bytes(50_000.0, 10_000.0);
-        option.observe_bytes(800_000.0, 80_000.0);
-        assert!((option.bytes(60_000.0) - 12_000.0).abs() < 1e-6);
-        assert!((option.bytes(1_000_000.0) - 100_000.0).abs() < 1e-6);
+        let size = |source, bytes| Size {
+            source,
+            pixels: 50_000.0,
+            bytes,
+        };
+        let (jpeg, png) = (Some(MediaType::Jpeg), Some(MediaType::Png));
+        assert!((option.bytes(&size(jpeg, 20_000.0)) - 5000.0).abs() < 1e-6);
+        option.observe_bytes(&size(jpeg, 20_000.0), 10_000.0);
+        option.observe_bytes(&size(png, 90_000.0), 9000.0);
+        assert!((option.bytes(&size(jpeg, 30_000.0)) - 15_000.0).abs() < 1e-6);
+        assert!((option.bytes(&size(png, 50_000.0)) - 5000.0).abs() < 1e-6);
     }
 }
