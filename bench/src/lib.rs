@@ -9,4 +9,5 @@ pub mod netns;
 pub mod offload;
 pub mod overhead;
 pub mod photos;
+pub mod process;
 pub mod stack;

@@ -277,10 +277,7 @@ pub fn print(report: &Report) {
         format!("{:.0} ms", report.refused_p50_ms),
     );
     row("lost", report.lost.to_string());
-    for (name, memory) in [
-        ("proxy-device", report.memory.device),
-        ("proxy-edge", report.memory.edge),
-    ] {
+    for (name, memory) in report.memory.each() {
         row(
             &format!("{name}, memory at the beginning and the end"),
             format!("{:.1}, {:.1} MiB", memory.first_mib, memory.last_mib),

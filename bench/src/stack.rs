@@ -234,18 +234,11 @@ impl Stack {
 /// If it has not within two minutes.
 pub async fn ready(url: &str) -> Result<()> {
     let client = Client::default();
-    let deadline = Instant::now() + Duration::from_mins(2);
-    while !client
-        .get(url)
-        .await
-        .is_ok_and(|answer| answer.status().is_success())
-    {
-        if Instant::now() > deadline {
-            bail!("not ready within two minutes: {url}");
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
+    until(url, PATIENCE, async || {
+        let answer = client.get(url).await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    })
+    .await
 }
 
 /// Waits until the device sidecar has a connection to an edge that it uses. It is ready without one.
@@ -255,12 +248,24 @@ pub async fn ready(url: &str) -> Result<()> {
 pub async fn linked(device: &Program) -> Result<()> {
     let client = Client::default();
     let page = format!("http://{}/metrics", device.address("admin"));
-    let deadline = Instant::now() + Duration::from_mins(2);
-    while client.metric(&page, "sidecod_device_edge_up", &[]).await? < 0.5 {
-        ensure!(
-            Instant::now() < deadline,
-            "no connection to an edge within two minutes"
-        );
+    until("a connection to an edge", PATIENCE, async || {
+        let up = client.metric(&page, "sidecod_device_edge_up", &[]).await;
+        up.is_ok_and(|up| up > 0.5)
+    })
+    .await
+}
+
+/// Time that programs may take to get ready.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Waits until something is so.
+///
+/// # Errors
+/// If it is not in time.
+pub async fn until(what: &str, limit: Duration, mut so: impl AsyncFnMut() -> bool) -> Result<()> {
+    let begin = Instant::now();
+    while !so().await {
+        ensure!(begin.elapsed() < limit, "not within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())

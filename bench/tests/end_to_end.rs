@@ -443,16 +443,8 @@ async fn a_model_server_that_is_gone_is_a_clear_error() {
 
 /// Peak memory of a process, in bytes.
 fn peak(id: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the process");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .expect("its peak");
-    line.split_whitespace()
-        .nth(1)
-        .and_then(|kb| kb.parse::<u64>().ok())
-        .expect("a number")
-        * 1024
+    let peak = sidecod_bench::process::mib(id, "VmHWM").expect("the process");
+    (peak * f64::from(1 << 20)) as u64
 }
 
 #[tokio::test]

@@ -282,13 +282,13 @@ async fn packets_are_dropped() {
     ask();
     assert!(ended("fallback_direct"));
     firewall("-D");
-    let coded = || {
+    let linked = || {
         let metrics = curl(&["http://127.0.0.1:7001/metrics"]);
         let up = "sidecod_device_edge_up{edge=\"10.78.1.2:7100\"} 1";
         metrics.lines().any(|line| line == up)
     };
     let begin = Instant::now();
-    while !coded() {
+    while !linked() {
         assert!(begin.elapsed() < bench::LONG, "the edge is not found again");
         sleep(Duration::from_millis(100)).await;
     }

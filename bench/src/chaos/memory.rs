@@ -7,6 +7,10 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::process::mib;
+
+/// What a process has in memory.
+const RESIDENT: &str = "VmRSS";
 /// What is compared: the first and the last of this time, or of half of the run where that is less.
 const PART: Duration = Duration::from_mins(1);
 
@@ -30,6 +34,14 @@ pub struct Both {
     pub edge: Memory,
 }
 
+impl Both {
+    /// Each with its name.
+    #[must_use]
+    pub fn each(&self) -> [(&'static str, Memory); 2] {
+        [("proxy-device", self.device), ("proxy-edge", self.edge)]
+    }
+}
+
 /// Measures until `end`. `edge` is the process that is the edge now; 0 is none.
 pub async fn until(end: Instant, device: u32, edge: Arc<AtomicU32>) -> Both {
     let mut ticks = interval(Duration::from_secs(1));
@@ -43,7 +55,7 @@ pub async fn until(end: Instant, device: u32, edge: Arc<AtomicU32>) -> Both {
             (device, &mut of_device),
             (edge.load(Ordering::Relaxed), &mut of_edge),
         ] {
-            samples.extend(resident_mib(process).map(|mib| (at, mib)));
+            samples.extend(mib(process, RESIDENT).map(|mib| (at, mib)));
         }
     }
     let whole = begin.elapsed();
@@ -51,17 +63,6 @@ pub async fn until(end: Instant, device: u32, edge: Arc<AtomicU32>) -> Both {
         device: summary(&of_device, whole),
         edge: summary(&of_edge, whole),
     }
-}
-
-/// MiB that a process has in memory; none if it is not there.
-#[must_use]
-pub fn resident_mib(process: u32) -> Option<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib / 1024.0)
 }
 
 fn summary(samples: &[(Duration, f64)], whole: Duration) -> Memory {
@@ -99,6 +100,6 @@ mod tests {
         let memory = summary(&samples, Duration::from_mins(5));
         assert!((memory.first_mib - 0.3).abs() < 0.02 && (memory.last_mib - 2.7).abs() < 0.02);
         assert!((memory.peak_mib - 99.0).abs() < f64::EPSILON);
-        assert!(resident_mib(std::process::id()).unwrap() > 1.0);
+        assert!(mib(std::process::id(), RESIDENT).unwrap() > 1.0);
     }
 }

@@ -201,10 +201,7 @@ pub fn print(report: &Report) {
         "from the end of the trouble to the next code",
         format!("{} ms", report.recovered_ms),
     );
-    for (name, memory) in [
-        ("proxy-device", report.memory.device),
-        ("proxy-edge", report.memory.edge),
-    ] {
+    for (name, memory) in report.memory.each() {
         row(
             &format!("{name}, memory of the first and last minute"),
             format!("{:.1}, {:.1} MiB", memory.first_mib, memory.last_mib),

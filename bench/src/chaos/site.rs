@@ -88,6 +88,8 @@ pub struct Site {
     pub server: Part,
     /// The edge sidecar.
     pub edge: Part,
+    /// One more, which the link does not lead to, where there are two.
+    pub second: Option<Part>,
     /// What the device's connections to the edge go through.
     pub link: Relay,
     /// The device sidecar.
@@ -102,15 +104,37 @@ impl Site {
     /// # Errors
     /// If a program does not start.
     pub async fn start(journal: &Path, device: &[&str], edge: &[&str]) -> Result<Self> {
+        Self::start_all(journal, device, edge, false).await
+    }
+
+    /// The same with a second edge beside the first.
+    ///
+    /// # Errors
+    /// As [`Site::start`].
+    pub async fn start_with_two_edges(journal: &Path) -> Result<Self> {
+        Self::start_all(journal, &[], &[], true).await
+    }
+
+    async fn start_all(
+        journal: &Path,
+        device: &[&str],
+        edge: &[&str],
+        is_second: bool,
+    ) -> Result<Self> {
         let server_address = free_address()?;
         let server = server(&server_address, journal)?;
         let (edge, edge_address) = edge_for(&server_address, edge)?;
+        let second = is_second.then(|| edge_for(&server_address, &[]));
+        let (second, second_address) = second.transpose()?.unzip();
         let link = Relay::start(edge_address.parse()?).await?;
-        let urls = format!("\"http://{}\"", link.address());
-        let device = device_for(&server_address, &urls, device)?;
+        let addresses = [Some(link.address().to_string()), second_address];
+        let urls = addresses.into_iter().flatten();
+        let urls: Vec<_> = urls.map(|address| format!("http://{address}")).collect();
+        let device = device_for(&server_address, &format!("{urls:?}"), device)?;
         let site = Self {
             server,
             edge,
+            second,
             link,
             device,
             server_address,
@@ -119,42 +143,19 @@ impl Site {
         Ok(site)
     }
 
-    /// The same with a second edge beside the first.
-    ///
-    /// # Errors
-    /// As [`Site::start`].
-    pub async fn start_with_two_edges(journal: &Path) -> Result<(Self, Part)> {
-        let server_address = free_address()?;
-        let server = server(&server_address, journal)?;
-        let (edge, edge_address) = edge_for(&server_address, &[])?;
-        let (second, second_address) = edge_for(&server_address, &[])?;
-        let link = Relay::start(edge_address.parse()?).await?;
-        let urls = format!(
-            "[\"http://{}\", \"http://{second_address}\"]",
-            link.address()
-        );
-        let device = device_for(&server_address, &urls, &[])?;
-        let admin = second.running()?.address("admin");
-        ready(&format!("http://{admin}/ready")).await?;
-        let site = Self {
-            server,
-            edge,
-            link,
-            device,
-            server_address,
-        };
-        site.ready().await?;
-        Ok((site, second))
-    }
-
     /// Waits until every part that is running is ready.
     ///
     /// # Errors
     /// If one is not within two minutes.
     pub async fn ready(&self) -> Result<()> {
         ready(&format!("http://{}/health", self.server_address)).await?;
-        let edge = self.edge.running()?.address("admin");
-        ready(&format!("http://{edge}/ready")).await?;
+        for edge in [Some(&self.edge), self.second.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let admin = edge.running()?.address("admin");
+            ready(&format!("http://{admin}/ready")).await?;
+        }
         ready(&format!("http://{}/ready", self.device.address("admin"))).await?;
         linked(&self.device).await
     }

@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result};
 
+use crate::process::mib;
+
 /// Clock ticks of a second in `/proc`; Linux has had no other number for programs.
 const TICKS: f64 = 100.0;
 
@@ -23,12 +25,9 @@ pub(super) fn of(process: u32) -> Result<Usage> {
     let fields = stat.rsplit_once(") ").context("stat")?.1;
     let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<f64>);
     let ticks: f64 = ticks.sum::<Result<f64, _>>()?;
-    let status = read("status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak = peak.and_then(|line| line.split_whitespace().next());
     let mut usage = Usage {
         cpu_seconds: ticks / TICKS,
-        peak_mib: peak.context("VmHWM")?.parse::<f64>()? / 1024.0,
+        peak_mib: mib(process, "VmHWM").context("VmHWM")?,
     };
     for child in read(&format!("task/{process}/children"))?.split_whitespace() {
         let child = of(child.parse()?)?;

@@ -1,10 +1,8 @@
 //! The two programs in front of a server.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
-use sidecod_bench::client::Client;
-use sidecod_bench::stack::{Program, workspace};
+use sidecod_bench::stack::{Program, ready, workspace};
 
 /// Both sidecars in front of a server.
 pub struct Pair {
@@ -38,18 +36,9 @@ impl Pair {
         let device = arguments("proxy-device.toml", &sets);
         let device = Program::start("proxy-device", &device).expect("a device");
         let pair = Self { edge, device };
-        let client = Client::default();
-        let deadline = Instant::now() + Duration::from_mins(2);
         for program in [&pair.edge, &pair.device] {
             let url = format!("http://{}/ready", program.address("admin"));
-            while !client
-                .get(&url)
-                .await
-                .is_ok_and(|answer| answer.status().is_success())
-            {
-                assert!(Instant::now() < deadline, "{url}");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            ready(&url).await.expect("a sidecar that is ready");
         }
         pair
     }

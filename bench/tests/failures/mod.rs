@@ -1,18 +1,17 @@
 //! The programs, a photo whose answer is known, and waiting for what a test needs.
 
-use std::future::Future;
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sidecod_bench::chaos::app::{Answer, Ask};
 use sidecod_bench::chaos::photos;
 use sidecod_bench::chaos::site::{Part, Site};
 use sidecod_bench::client::Client;
-use sidecod_bench::stack::workspace;
+use sidecod_bench::stack::{until, workspace};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
 
 /// Longer than anything takes on a machine that does other things as well.
 pub const LONG: Duration = Duration::from_secs(150);
@@ -29,7 +28,6 @@ pub struct Bench {
     pub site: Site,
     folder: TempDir,
     client: Client,
-    second: Option<Part>,
 }
 
 impl Bench {
@@ -43,28 +41,22 @@ impl Bench {
     /// Starts them.
     pub async fn start_as(device: &[&str], edge: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let journal = folder.path().join("journal");
-        let site = Site::start(&journal, device, edge).await;
-        Self {
-            site: site.expect("the programs"),
-            folder,
-            client: Client::default(),
-            second: None,
-        }
+        let site = Site::start(&journal(&folder), device, edge).await;
+        Self::of(folder, site)
     }
 
     /// Starts them with an edge more.
     pub async fn start_with_two_edges() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let journal = folder.path().join("journal");
-        let (site, second) = Site::start_with_two_edges(&journal)
-            .await
-            .expect("the programs");
+        let site = Site::start_with_two_edges(&journal(&folder)).await;
+        Self::of(folder, site)
+    }
+
+    fn of(folder: TempDir, site: anyhow::Result<Site>) -> Self {
         Self {
-            site,
+            site: site.expect("the programs"),
             folder,
             client: Client::default(),
-            second: Some(second),
         }
     }
 
@@ -105,7 +97,7 @@ impl Bench {
 
     /// Answers of the model that its journal has.
     pub fn worked(&self) -> usize {
-        let journal = std::fs::read_to_string(self.folder.path().join("journal"));
+        let journal = std::fs::read_to_string(journal(&self.folder));
         let journal = journal.unwrap_or_default();
         // The first was to see that all is well.
         journal.lines().count().saturating_sub(1)
@@ -135,7 +127,7 @@ impl Bench {
     /// Sends requests until one crosses as a code.
     pub async fn until_coded(&self) {
         let before = self.outcomes("code").await;
-        until("a photo to cross as a code", async || {
+        wait("a photo to cross as a code", async || {
             self.by_model().await;
             self.outcomes("code").await > before
         })
@@ -144,7 +136,7 @@ impl Bench {
 
     /// Waits until the edge has as much of something.
     pub async fn until_edge(&self, name: &str, value: f64) {
-        until(name, async || {
+        wait(name, async || {
             self.of_edge(&self.site.edge, name, &[]).await >= value
         })
         .await;
@@ -153,7 +145,7 @@ impl Bench {
     /// Waits until the edge has decoded one photo more than at the start, and asks the model.
     pub async fn until_edge_has_decoded(&self) {
         let coded = self.outcomes("code").await;
-        until("the photo to be decoded", async || {
+        wait("the photo to be decoded", async || {
             let name = "sidecod_edge_step_seconds_count";
             self.of_edge(&self.site.edge, name, &["step=\"render\""])
                 .await
@@ -164,7 +156,7 @@ impl Bench {
 
     /// Waits until so many edges can be used.
     pub async fn until_edge_up(&self, count: f64) {
-        until("edges", async || {
+        wait("edges", async || {
             self.of_device("sidecod_device_edge_up", &[]).await >= count
         })
         .await;
@@ -173,13 +165,13 @@ impl Bench {
     /// Sends requests until both edges have had one.
     pub async fn until_both_edges_work(&self) {
         self.until_edge_up(2.0).await;
-        until("both edges to work", async || {
+        wait("both edges to work", async || {
             let requests: Vec<_> = (0..4).map(|_| self.begin()).collect();
             for request in requests {
                 request.await.expect("an answer").by_model();
             }
             let name = "sidecod_edge_requests_total";
-            let second = self.second.as_ref().expect("a second edge");
+            let second = self.site.second.as_ref().expect("a second edge");
             self.of_edge(&self.site.edge, name, &[]).await > 0.0
                 && self.of_edge(second, name, &[]).await > 0.0
         })
@@ -188,7 +180,7 @@ impl Bench {
 
     /// Waits until something has arrived at the link that it does not pass on.
     pub async fn until_link_holds(&self) {
-        until("bytes on the link", async || self.site.link.held() > 0).await;
+        wait("bytes on the link", async || self.site.link.held() > 0).await;
     }
 
     /// Bounds the file descriptors of the device sidecar.
@@ -204,6 +196,10 @@ impl Bench {
     pub fn connect(&self) -> TcpStream {
         TcpStream::connect(self.device()).expect("a connection")
     }
+}
+
+fn journal(folder: &TempDir) -> PathBuf {
+    folder.path().join("journal")
 }
 
 /// What a test says of an answer.
@@ -230,10 +226,6 @@ pub fn from_sidecar(answer: &Answer) -> (u16, &str) {
 }
 
 /// Waits until something is so.
-async fn until<F: Future<Output = bool>>(what: &str, so: impl Fn() -> F) {
-    let begin = Instant::now();
-    while !so().await {
-        assert!(begin.elapsed() < LONG, "waited in vain for {what}");
-        sleep(Duration::from_millis(20)).await;
-    }
+async fn wait(what: &str, so: impl AsyncFnMut() -> bool) {
+    until(what, LONG, so).await.expect("what was waited for");
 }

@@ -3,11 +3,11 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sidecod_bench::client::Client;
-use sidecod_bench::stack::{Program, program, workspace};
+use sidecod_bench::stack::{self, Program, program, workspace};
 use tempfile::TempDir;
 
 pub const PATH: &str = "/predictions/efficientnet-lite0";
@@ -171,12 +171,10 @@ impl Sidecar {
 }
 
 /// Waits for something that another process is about to do.
-pub async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_mins(3);
-    while !done().await {
-        assert!(Instant::now() < deadline, "{what} has not come");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+pub async fn until(what: &str, done: impl AsyncFnMut() -> bool) {
+    stack::until(what, Duration::from_mins(3), done)
+        .await
+        .unwrap();
 }
 
 /// A path as TOML.

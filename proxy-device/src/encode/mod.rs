@@ -5,6 +5,7 @@
 
 pub mod classical;
 mod content_coding;
+mod cores;
 mod look;
 mod parts;
 mod pool;
@@ -13,7 +14,6 @@ mod tract;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,7 +24,8 @@ use sidecod_wire::frame::{Frame, Slot};
 use sidecod_wire::limits::Limits;
 use sidecod_wire::media::{self, MediaError, MediaType, Picture};
 use sidecod_wire::slot::{self, Form, Shape, SlotError};
-use tokio::sync::Semaphore;
+
+use cores::Cores;
 
 pub use content_coding::{CodingError, ContentCodings};
 pub use look::{Looked, content_codings};
@@ -205,8 +206,7 @@ pub struct Codec {
     encoder: Arc<dyn Encoder>,
     parts: Arc<Parts>,
     limits: Limits,
-    /// Cores that no picture has at the moment.
-    cores: Arc<Semaphore>,
+    cores: Cores,
 }
 
 impl Codec {
@@ -242,7 +242,7 @@ impl Codec {
             encoder: Arc::new(encoder),
             parts: Arc::default(),
             limits,
-            cores: Arc::new(Semaphore::new(1)),
+            cores: Cores::new(1),
         })
     }
 
@@ -257,7 +257,7 @@ impl Codec {
     /// picture has.
     #[must_use]
     pub fn on(mut self, cores: usize) -> Self {
-        self.cores = Arc::new(Semaphore::new(cores.max(1)));
+        self.cores = Cores::new(cores);
         self
     }
 
@@ -370,49 +370,11 @@ impl Codec {
                 rows: start - top..end - top,
             })
         };
-        for done in self.on_free_cores(rows.div_ceil(strip_rows), |index| strip(index * strip_rows))
-        {
-            for strip in done? {
-                symbols.put_rows(strip.start, &strip.symbols, strip.rows);
-            }
+        let count = rows.div_ceil(strip_rows);
+        for strip in self.cores.share(count, |index| strip(index * strip_rows))? {
+            symbols.put_rows(strip.start, &strip.symbols, strip.rows);
         }
         Ok(symbols)
-    }
-
-    /// Does `count` pieces of work on this thread, and on as many more as there are cores that no
-    /// other picture has.
-    fn on_free_cores<T: Send>(
-        &self,
-        count: usize,
-        piece: impl Fn(usize) -> Result<T, EncoderError> + Sync,
-    ) -> Vec<Result<Vec<T>, EncoderError>> {
-        let _own = self.cores.try_acquire();
-        let more = (1..count).map_while(|_| self.cores.try_acquire().ok());
-        let more: Vec<_> = more.collect();
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut done = Vec::new();
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                if index >= count {
-                    return Ok(done);
-                }
-                done.push(piece(index)?);
-            }
-        };
-        std::thread::scope(|scope| {
-            let others: Vec<_> = more.iter().map(|_| scope.spawn(work)).collect();
-            let mut all = vec![work()];
-            all.extend(others.into_iter().map(|other| {
-                other.join().unwrap_or_else(|_| {
-                    Err(EncoderError {
-                        file: bundle::ENCODER,
-                        reason: "a thread of it panicked".to_owned(),
-                    })
-                })
-            }));
-            all
-        })
     }
 }
 
@@ -513,6 +475,5 @@ mod tests {
         let one = codec.symbols(&picture, 2).unwrap();
         let codec = codec.on(3);
         assert_eq!(codec.symbols(&picture, 2).unwrap(), one);
-        assert_eq!(codec.cores.available_permits(), 3);
     }
 }

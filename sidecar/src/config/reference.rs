@@ -42,8 +42,7 @@ impl<'a> Schema<'a> {
         let mut tables = Vec::new();
         for (key, at) in self.properties().into_iter().flatten() {
             let property = Self { at, ..self };
-            let (kind, is_list) = property.as_table();
-            if let Some(kind) = kind {
+            if let Some((kind, is_list)) = property.as_table() {
                 tables.push((key, property, kind, is_list));
                 continue;
             }
@@ -122,18 +121,18 @@ impl<'a> Schema<'a> {
             .collect()
     }
 
-    /// The table that it is, or that it lists.
-    fn as_table(self) -> (Option<Self>, bool) {
+    /// The table that it is, or that it lists, and which of the two.
+    fn as_table(self) -> Option<(Self, bool)> {
         let resolved = self.resolved();
         if resolved.properties().is_some() {
-            return (Some(resolved), false);
+            return Some((resolved, false));
         }
         let item = Self {
             at: &resolved.at["items"],
             ..self
         };
         let item = item.resolved();
-        (item.properties().is_some().then_some(item), true)
+        item.properties().is_some().then_some((item, true))
     }
 
     /// Its type in words.

@@ -14,7 +14,7 @@ use crate::limits::Limits;
 use crate::tensor::{self, Notation, Tensor};
 
 use super::shape::{Pointer, Segment};
-use super::{Form, Found, Input, Shape, SlotError, Sound, text};
+use super::{Form, Found, Input, Shape, SlotError, Text, text};
 
 /// Values nested deeper than this are not looked into.
 const DEPTH: usize = 32;
@@ -137,52 +137,46 @@ impl<'b> Document<'b> {
         limits: &Limits,
         found: &mut Found,
     ) -> Result<bool, SlotError> {
-        let inputs = &mut found.inputs;
-        let before = inputs.len();
+        let before = found.inputs.len();
         match value.get().as_bytes()[0] {
-            b'"' => match self.string(value) {
-                Some(input) => inputs.push(input),
-                None if found.sounds.len() < limits.max_slots => {
-                    found.sounds.extend(self.sound(value));
+            b'"' => {
+                if let Some((range, text)) = self.base64(value) {
+                    match Form::base64(&self.body[range.clone()], text) {
+                        Some(form) => found.inputs.push(Input { range, form }),
+                        None => found.hear(self.body, range, text, limits.max_slots),
+                    }
                 }
-                None => {}
-            },
+            }
             b'[' => {
                 if let Some(tensors) = &shape.tensors {
-                    self.nested(value, tensors, limits, inputs);
+                    self.nested(value, tensors, limits, &mut found.inputs);
                 }
             }
             _ => {}
         }
-        if inputs.len() > limits.max_slots {
+        if found.inputs.len() > limits.max_slots {
             return Err(SlotError::TooMany {
                 limit: limits.max_slots,
             });
         }
-        Ok(inputs.len() > before)
+        Ok(found.inputs.len() > before)
     }
 
     /// The photo in a string.
     pub(super) fn string(&self, value: &RawValue) -> Option<Input> {
-        let range = self.base64(value)?;
-        let letters = &self.body[range.clone()];
-        let form = Form::base64(letters, text::sniff(letters)?)?;
+        let (range, text) = self.base64(value)?;
+        let form = Form::base64(&self.body[range.clone()], text)?;
         Some(Input { range, form })
     }
 
-    /// The sound in a string.
-    fn sound(&self, value: &RawValue) -> Option<Sound> {
-        let range = self.base64(value)?;
-        let text = text::sniff(&self.body[range.clone()])?;
-        Sound::at(self.body, range, text)
-    }
-
-    /// Where the base64 of a string stands, if it is some.
-    fn base64(&self, value: &RawValue) -> Option<Range<usize>> {
+    /// Where the base64 of a string stands, and how it is written, if it is some.
+    fn base64(&self, value: &RawValue) -> Option<(Range<usize>, Text)> {
         let quoted = self.range(value);
         let string = quoted.start + 1..quoted.end - 1;
         let letters = text::base64_of(&self.body[string.clone()])?;
-        Some(string.start + letters.start..string.start + letters.end)
+        let range = string.start + letters.start..string.start + letters.end;
+        let text = text::sniff(&self.body[range.clone()])?;
+        Some((range, text))
     }
 
     /// The pictures in nested arrays of numbers.

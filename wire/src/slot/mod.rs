@@ -161,17 +161,19 @@ pub fn find(request: &Request, shape: &Shape, limits: &Limits) -> Result<Found, 
     } = *request;
     let found = match content_type {
         Some(value) if multipart::is(value) => multipart::find(value, body, limits.max_slots)?,
-        _ if MediaType::sniff(body).is_some() => whole(body, Form::file(body, Text::Raw)),
+        _ if MediaType::sniff(body).is_some() => {
+            whole(body, Form::file(body, Text::Raw), Text::Raw)
+        }
         _ if shape.inference => oip::find(request, shape, limits)?,
-        _ if shape.base64_body && text::sniff(body).is_some() => {
-            let text = text::sniff(body).unwrap_or(Text::Raw);
-            let found = whole(body, Form::base64(body, text));
-            found.or_sound(body, text)
+        _ if shape.base64_body
+            && let Some(text) = text::sniff(body) =>
+        {
+            whole(body, Form::base64(body, text), text)
         }
         _ if !shape.pointers.is_empty() => json::find(body, shape, limits)?,
         _ => match &shape.tensors {
             Some(tensors) => oip::body(request, tensors, limits),
-            None => Found::default().or_sound(body, Text::Raw),
+            None => whole(body, None, Text::Raw),
         },
     };
     if found.inputs.len() > limits.max_slots {
@@ -191,33 +193,26 @@ pub fn find(request: &Request, shape: &Shape, limits: &Limits) -> Result<Found, 
 }
 
 impl Found {
-    /// The sound that a body is, if nothing else was found in it.
-    fn or_sound(mut self, body: &[u8], text: Text) -> Self {
-        if self.inputs.is_empty() {
-            self.sounds.extend(Sound::at(body, 0..body.len(), text));
+    /// Notes the sound in a part of a body, if it is one: as many as inputs may be found, at most.
+    fn hear(&mut self, body: &[u8], range: Range<usize>, text: Text, most: usize) {
+        if self.sounds.len() < most
+            && let Some(bytes) = text.begin(&body[range.clone()])
+            && let Some(media) = SoundType::sniff(&bytes)
+        {
+            self.sounds.push(Sound { range, media });
         }
-        self
     }
 }
 
-impl Sound {
-    /// The sound in a part of a body, if it is one.
-    fn at(body: &[u8], range: Range<usize>, text: Text) -> Option<Self> {
-        let media = SoundType::sniff(&text.begin(&body[range.clone()])?)?;
-        Some(Self { range, media })
+/// A body that is one input, or a sound; `text` says how its bytes stand there.
+fn whole(body: &[u8], form: Option<Form>, text: Text) -> Found {
+    let range = 0..body.len();
+    let mut found = Found::default();
+    match form {
+        Some(form) => found.inputs.push(Input { range, form }),
+        None => found.hear(body, range, text, 1),
     }
-}
-
-/// A body that is one input.
-fn whole(body: &[u8], form: Option<Form>) -> Found {
-    let input = |form| Input {
-        range: 0..body.len(),
-        form,
-    };
-    Found {
-        inputs: form.map(input).into_iter().collect(),
-        ..Found::default()
-    }
+    found
 }
 
 /// The body without the bytes of what was found in it.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Form, Found, Input, Measure, Notation, SlotError, Sound, Text};
+use super::{Form, Found, Input, Measure, Notation, SlotError, Text};
 
 /// Longest multipart boundary (RFC 2046, section 5.1.1).
 const MAX_BOUNDARY: usize = 70;
@@ -66,8 +66,8 @@ pub(super) fn find(content_type: &str, body: &[u8], max_slots: usize) -> Result<
                 inputs: index..index + 1,
                 plus: 0,
             }));
-        } else if found.sounds.len() < max_slots {
-            found.sounds.extend(Sound::at(body, range, Text::Raw));
+        } else {
+            found.hear(body, range, Text::Raw, max_slots);
         }
         at = end + delimiter.len();
     }
