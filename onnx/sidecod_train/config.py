@@ -132,8 +132,9 @@ class TablesConfig:
     sides: list = field(default_factory=lambda: [0, 256, 400])
     # At most this many photos of each side.
     photos: int = 200
-    # Places on which the contexts are chosen.
+    # Places on which the contexts are chosen; of the light net, steps in which each quality's is fitted.
     sample: int = 150000
+    steps: int = 500
 
 
 @dataclass

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from . import data, evaluate
+from . import data, evaluate, wide
 from .count import count
 
 OPSET = 13
@@ -76,8 +76,11 @@ def training_symbols(codec, quality, config, photos):
     return out
 
 
-def cheapest_tables(codec, symbols, config):
+def cheapest_tables(codec, quality, symbols, config):
     """(tables, figures, offset): of the offsets from index to symbol the one that codes shorter."""
+    if config.net == "light":
+        unit = codec.unit(torch.tensor([quality]))
+        return *wide.learn(codec.rate, quality, unit, symbols, config.tables.steps, config.seed), 0
     best = None
     for offset in codec.offsets():
         moved = [s - np.int16(offset) for s in symbols]
@@ -94,7 +97,8 @@ def bundle(trainer, train_photos, val_photos, out):
     codec = trainer.averaged()
     sets = []
     for quality in tqdm(range(len(codec.names)), desc="entropy tables"):
-        sets.append(cheapest_tables(codec, training_symbols(codec, quality, config.tables, train_photos), config))
+        symbols = training_symbols(codec, quality, config.tables, train_photos)
+        sets.append(cheapest_tables(codec, quality, symbols, config))
     # A codec of several qualities has one offset, 0.
     offset = sets[0][2]
     decoder = codec.symbol_decoder(offset)

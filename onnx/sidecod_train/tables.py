@@ -1,4 +1,4 @@
-"""tables.bin: the integer entropy model, its file form and the ideal code length under it.
+"""tables.bin: the integer entropy model, its narrow file form (`wide` has the other), the ideal code length under it.
 
 The coder itself is in the Rust crate sidecod-wire. `code_length` here is the reference that its
 output is compared with.
@@ -140,6 +140,8 @@ def entries(differences, minimum, alphabet):
 
 def code_length(symbols, tables):
     """Ideal length in bits of int [C, h, w] `symbols`, per channel: float64 [C]."""
+    if not isinstance(tables, Tables):
+        return tables.code_length(symbols)
     if len(symbols) != len(tables.channels):
         raise TablesError(f"{len(symbols)} channels of symbols, {len(tables.channels)} of tables")
     bits = np.zeros(len(symbols))
@@ -158,6 +160,8 @@ def code_length(symbols, tables):
 
 def main():
     """Prints the ideal code length of a file of symbols, int16 little-endian, [C, h, w]."""
+    from .wide import read_all
+
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("tables")
     parser.add_argument("symbols")
@@ -166,7 +170,7 @@ def main():
     parser.add_argument("--quality", type=int, default=0, help="which set of tables, from 0")
     args = parser.parse_args()
     with open(args.tables, "rb") as file:
-        tables = Tables.all_from_bytes(file.read())[args.quality]
+        tables = read_all(file.read())[args.quality]
     symbols = np.fromfile(args.symbols, "<i2").reshape(-1, args.height, args.width)
     bits = code_length(symbols, tables)
     print(f"{bits.sum():.1f} bits, {bits.sum() / 8:.1f} bytes, {bits.sum() / symbols.size:.4f} bits per symbol")

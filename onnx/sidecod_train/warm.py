@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from .nets.light import UNIT
 
 # Batches on which the rate model, which a bundle does not hold, is fitted.
-RATE_STEPS, RATE_BATCH = 150, 8
+RATE_STEPS, RATE_BATCH = 500, 8
 
 
 # Weights whose second size is that of an input which may grow.
@@ -120,5 +120,5 @@ def _fit_rate(codec, crops):
         for group in optimizer.param_groups:
             group["lr"] = 0.03 * (1 - step / RATE_STEPS) + 0.001
         optimizer.zero_grad()
-        codec.rate(hard, hard, quality).mean().backward()
+        codec.rate(hard, hard, quality, codec.unit(quality)).mean().backward()
         optimizer.step()

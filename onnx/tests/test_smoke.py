@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from sidecod_train import __main__ as command  # noqa: E402
-from sidecod_train import config, data, export, losses, nets, tables, warm  # noqa: E402
+from sidecod_train import config, data, export, losses, nets, tables, warm, wide  # noqa: E402
 from sidecod_train.teacher import Teacher  # noqa: E402
 from sidecod_train.train import Trainer  # noqa: E402
 
@@ -176,7 +176,7 @@ class LightTest(unittest.TestCase):
         cls.codec, cls.photo = trainer.averaged(), data.pixels(photos[0])[:, :61, :90]
         cls.out, cls.photos = out, photos
         cls.script = torch.jit.load(str(out / "decoder.pt"))
-        cls.sets = tables.Tables.all_from_bytes((out / "tables.bin").read_bytes())
+        cls.sets = wide.read_all((out / "tables.bin").read_bytes())
         cls.graph = onnx.load(str(out / "encoder.onnx"))
 
     def test_the_rate_goes_down(self):

@@ -5,10 +5,12 @@ import unittest
 from pathlib import Path
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sidecod_train import count, tables  # noqa: E402
+from sidecod_train import count, tables, wide  # noqa: E402
+from sidecod_train.nets.light import Rate  # noqa: E402
 
 
 def walk(seed, shape=(3, 40, 56)):
@@ -98,6 +100,71 @@ class TablesTest(unittest.TestCase):
         model, _ = count.count(flat, 16)
         tables.Tables.all_from_bytes(model.to_bytes())
         self.assertLess(tables.code_length(flat[0], model).sum(), 1.0)
+
+
+class WideTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        torch.manual_seed(1)
+        cls.symbols, unit = [walk(1), walk(2), walk(3)], torch.full((1, 3, 1, 1), 2.0)
+        cls.model, cls.figures = wide.learn(Rate(3, 1), 0, unit, cls.symbols[:2], 300, 1)
+
+    def test_bytes_round_trip(self):
+        data = self.model.to_bytes()
+        first, second = wide.read_all(data + data)
+        self.assertEqual(first.to_bytes(), data)
+        self.assertEqual(second.to_bytes(), data)
+        self.assertEqual(tables.code_length(self.symbols[2], first).sum(), self.model.code_length(self.symbols[2]).sum())
+
+    def test_damaged_bytes_are_refused(self):
+        data = self.model.to_bytes()
+        for bad in (data[:-1], data + b"\0", b"XXXX" + data[4:], data[:8] + b"\xff" + data[9:]):
+            with self.assertRaises(tables.TablesError):
+                wide.read_all(bad)
+
+    def test_code_length_is_the_one_of_the_definition(self):
+        model = self.model
+        symbols = self.symbols[2][:, :7, :9].copy()
+        symbols[1, 3, 4], symbols[2, 0, 0] = 100, -4095
+        count, height, width = symbols.shape
+        off, bits = np.zeros(symbols.shape, np.int64), 0.0
+
+        def total(of, kind, c, y, x):
+            def at(channel, row, column):
+                inside = 0 <= row and 0 <= column < width
+                return int(of[channel, row, column]) if inside else 0
+
+            seen = [at(k, y, x - 1) for k in range(count)] + [at(k, y - 1, x) for k in range(count)]
+            corners = [c] if kind else range(model.corners)
+            seen += [at(k, y - 1, x + side) for side in (-1, 1) for k in corners]
+            around = (model.error if kind else model.value)[c]
+            here = sum(int(model.here[kind, c, k]) * at(k, y, x) for k in range(c))
+            return here + sum(int(w) * v for w, v in zip(around, seen))
+
+        for y in range(height):
+            for x in range(width):
+                for c in range(count):
+                    shift = int(model.shift[c]) - 3
+                    value = (total(symbols, 0, c, y, x) + (1 << shift >> 1)) >> shift
+                    whole = (value + 4) >> 3
+                    error = total(off, 1, c, y, x)
+                    highest = max(error, 16).bit_length() - 1
+                    kind = error if error < 16 else 8 * (highest - 3) + (error >> (highest - 3))
+                    level = model.level[c, kind]
+                    table, difference = model.frequency[level], int(symbols[c, y, x]) - whole
+                    row = table[value - 8 * whole + 4 if len(table) > 1 else 0]
+                    entry = difference - model.lowest[level]
+                    if not 0 <= entry < len(row) - 1:
+                        entry = len(row) - 1
+                        bits += 16
+                    bits -= np.log2(int(row[entry]) / 32768)
+                    off[c, y, x] = abs(difference)
+        self.assertAlmostEqual(model.code_length(symbols).sum(), bits, places=6)
+
+    def test_it_codes_pictures_it_has_not_seen_shorter_than_the_narrow_form(self):
+        narrow, _ = count.count(self.symbols[:2], 16)
+        new = self.symbols[2]
+        self.assertLess(self.model.code_length(new).sum(), tables.code_length(new, narrow).sum())
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 
 UNIT = 32.0
+# Channels, from the first on, whose values the context of a symbol sees at the corners above.
+CORNERS = 16
 # Of pixels in the decoder's output, so that its weights are of a size with those of other layers.
 SMALL = 1.0 / 16.0
-# Channels before this one in whose magnitudes the rate model looks, as the entropy tables do.
-PREVIOUS = 6
 
 
 class Encoder(nn.Module):
@@ -87,50 +87,80 @@ class Decoder(nn.Module):
 
 
 class Rate(nn.Module):
-    """Bits of symbols under a Laplace distribution whose scale and mean come from a causal context.
+    """Bits of symbols under a distribution whose mean and scale come from a causal context.
 
-    It stands for the entropy tables while the net is trained: left, up, upper-left and upper-right
-    in the same channel, and the magnitudes at the same place in the channels before.
+    It stands for the entropy tables while the net is trained, and sees what they see: all channels
+    of the places to the left and above, and the channels before at the same place. A weighted sum
+    of symbols foresees the value, one of how far earlier values were off foresees the scale.
     """
 
     def __init__(self, channels, qualities):
         super().__init__()
-        self.base = nn.Parameter(torch.zeros(qualities, channels))
-        self.slope = nn.Parameter(torch.full((channels,), 0.8))
-        self.near = nn.Parameter(torch.tensor([0.5, 0.5, -0.7, -0.7]).repeat(channels, 1))
-        self.before = nn.Parameter(torch.full((channels, PREVIOUS), -0.7))
-        # Of the first channels, which carry the local mean, the value itself can be foreseen.
-        self.mean = nn.Parameter(torch.zeros(channels, 3))
+        self.base = nn.Parameter(torch.full((qualities, channels), -0.5))
+        self.slope = nn.Parameter(torch.full((channels,), 0.9))
+        self.floor = nn.Parameter(torch.zeros(channels))
+        # Of the distribution: shares of a logistic, a Laplace and a wide Laplace part.
+        self.shape = nn.Parameter(torch.zeros(3))
+        self.mean = nn.Parameter(torch.zeros(channels, channels, 2, 3))
+        self.near = nn.Parameter(torch.full((channels, channels, 2, 3), -5.0))
+        known = torch.ones(channels, channels, 2, 3)
+        known[:, :, 1, 1].tril_(-1)
+        known[:, :, 1, 2] = 0
+        known[:, CORNERS:, 0, ::2] = 0
+        self.register_buffer("known", known, persistent=False)
+        own = known.clone()
+        own[:, :, 0, ::2] = torch.eye(channels)[:, :, None]
+        self.register_buffer("own", own, persistent=False)
+        with torch.no_grad():
+            for (row, column), weight in {(1, 0): -1.0, (0, 1): -1.0, (0, 0): -2.0, (0, 2): -2.0}.items():
+                self.near[:, :, row, column].fill_diagonal_(weight)
+            for back in range(1, 7):
+                self.near[:, :, 1, 1].diagonal(-back).fill_(-1.5)
 
-    def forward(self, noisy, hard, quality):
-        """Bits of each sample, [N]; `hard` are the integers that a decoder would know."""
-        count = hard.shape[1]
-        size = hard.abs()
-        padded, signed = F.pad(size, (1, 1, 1, 0)), F.pad(hard, (1, 0, 1, 0))
-        near = F.softplus(self.near).t().reshape(4, 1, count, 1, 1)
-        seen = (
-            near[0] * padded[:, :, 1:, :-2]
-            + near[1] * padded[:, :, :-1, 1:-1]
-            + near[2] * padded[:, :, :-1, :-2]
-            + near[3] * padded[:, :, :-1, 2:]
-        )
-        before = F.softplus(self.before).t().reshape(PREVIOUS, 1, count, 1, 1)
-        for back in range(1, PREVIOUS + 1):
-            seen = seen + before[back - 1] * F.pad(size, (0, 0, 0, 0, back, 0))[:, :count]
-        slope = self.slope.reshape(1, -1, 1, 1)
-        scale = (self.base[quality][:, :, None, None] + slope * torch.log1p(seen) - 1.5).clamp(-6, 8).exp()
-        weight = self.mean.t().reshape(3, 1, count, 1, 1)
-        mean = (
-            weight[0] * signed[:, :, 1:, :-1] + weight[1] * signed[:, :, :-1, 1:] + weight[2] * signed[:, :, :-1, :-1]
-        )
-        away = (noisy - mean).abs()
-        outside = 0.5 * torch.exp(-(away - 0.5).clamp(min=0) / scale) * (1 - torch.exp(-1 / scale))
-        inside = 1 - 0.5 * (
-            torch.exp((away.clamp(max=0.5) - 0.5) / scale) + torch.exp(-(away.clamp(max=0.5) + 0.5) / scale)
-        )
-        mass = torch.where(away > 0.5, outside, inside)
+    def forward(self, noisy, hard, quality, unit):
+        """Bits of each sample, [N]; `hard` are the integers that a decoder would know, `unit` [N, C, 1, 1] their usual sizes."""
+
+        def around(values, weights):
+            return F.conv2d(F.pad(values / unit, (1, 1, 1, 0)), weights) * unit
+
+        of_values, of_errors = self.weights()
+        mean = around(hard, of_values)
+        off = (hard - mean.detach().round()).abs()
+        seen = around(off, of_errors) + F.softplus(self.floor)[:, None, None]
+        scale = (self.base[quality][:, :, None, None] + self.slope[:, None, None] * seen.log()).clamp(-6, 8).exp()
         # A floor as the tables have one: an escape costs some 20 bits.
-        return -torch.log2(mass + 1e-6).sum((1, 2, 3))
+        return -torch.log2(mass(noisy - mean, scale, self.shape.softmax(0)) + 1e-6).sum((1, 2, 3))
+
+    def weights(self):
+        """Kernels [C, C, 2, 3] of the two sums."""
+        return 0.1 * self.mean * self.known, F.softplus(self.near) * self.own
+
+    def alone(self, quality):
+        """A copy for one quality."""
+        out = Rate(len(self.floor), 1)
+        state = {name: value.detach().clone() for name, value in self.state_dict().items()}
+        state["base"] = state["base"][quality : quality + 1]
+        out.load_state_dict(state)
+        return out
+
+
+def mass(away, scale, share):
+    """Mass within 0.5 of `away` of a mixture, with these shares, of a logistic, a Laplace and a wide Laplace part."""
+    return share[0] * _logistic(away, 0.7 * scale) + share[1] * _laplace(away, scale) + share[2] * _laplace(away, 2.2 * scale)
+
+
+def _logistic(away, scale):
+    """Mass of a logistic distribution within 0.5 of `away`."""
+    return torch.sigmoid((away + 0.5) / scale) - torch.sigmoid((away - 0.5) / scale)
+
+
+def _laplace(away, scale):
+    """Mass of a Laplace distribution within 0.5 of `away`."""
+    away = away.abs()
+    outside = 0.5 * torch.exp(-(away - 0.5).clamp(min=0) / scale) * (1 - torch.exp(-1 / scale))
+    near = away.clamp(max=0.5)
+    inside = 1 - 0.5 * (torch.exp((near - 0.5) / scale) + torch.exp(-(near + 0.5) / scale))
+    return torch.where(away > 0.5, outside, inside)
 
 
 class Codec(nn.Module):
@@ -158,7 +188,11 @@ class Codec(nn.Module):
         hard = torch.round(scaled).detach()
         # Rounding has no gradient: noise stands for it in the rate, the identity in the latent.
         noisy = scaled + torch.rand_like(scaled) - 0.5 if self.training else hard
-        return (scaled + (hard - scaled).detach()) / gain, self.rate(noisy, hard, quality)
+        return (scaled + (hard - scaled).detach()) / gain, self.rate(noisy, hard, quality, self.unit(quality))
+
+    def unit(self, quality):
+        """Usual sizes of the symbols of samples at quality [N]: [N, C, 1, 1]."""
+        return (self.encoder.spread * self.log_gain[quality].exp()[:, :, None, None]).detach()
 
     def decode(self, latent, quality):
         """Decoded pixels of a dequantised latent."""
@@ -201,13 +235,11 @@ class Codec(nn.Module):
             self.encoder.patch.bias.copy_(torch.from_numpy(-0.5 * rows.sum(1) * scale))
             self.decoder.linear.weight.copy_(torch.from_numpy(rows.reshape(shape) / (scale * SMALL)))
             self.decoder.linear.bias.fill_(0.5 / SMALL)
-            # The first context predicts each channel's usual size.
             spread = torch.from_numpy(np.abs(patches @ rows.T).mean(0) * scale).float()
             for part in (self.encoder, self.decoder):
                 part.spread.copy_(spread.clamp(min=1e-3)[:, None, None])
-            expected = spread[None] * self.log_gain.exp()
-            self.rate.base.copy_((1.5 + (expected / (1 + expected).pow(0.8)).clamp(min=0.02).log()).clamp(-3, 3))
-            self.rate.mean[:3, :2] = 0.5
+            for row, column in ((1, 0), (0, 1)):
+                self.rate.mean[:3, :3, row, column].fill_diagonal_(5.0)
 
     def offsets(self):
         """Symbols lie around 0 as they are."""

@@ -1,7 +1,7 @@
 //! Entropy coder: symbols to bytes and back, in integers only.
 //!
-//! A small causal context (what stands to the left, above and in the previous channels) picks one
-//! frequency table out of a few for every symbol; a range coder (the constriction crate's) spends
+//! A causal context (what stands to the left, above and in the previous channels) picks one
+//! frequency table out of many for every symbol; a range coder (the constriction crate's) spends
 //! about `-log2` of its frequency on it. Contexts and tables come from the bundle and are never
 //! computed again: the same bytes give the same symbols on every machine.
 //!
@@ -11,6 +11,7 @@
 mod context;
 mod model;
 mod tables;
+mod wide;
 
 use constriction::stream::model::{DecoderModel, EncoderModel};
 use constriction::stream::queue::{DefaultRangeDecoder, DefaultRangeEncoder};
@@ -18,6 +19,7 @@ use constriction::stream::{Decode, Encode};
 
 use context::Place;
 use model::{Octet, PRECISION};
+use tables::{Expected, Form};
 pub use tables::{Tables, TablesError};
 
 /// Largest magnitude of a symbol.
@@ -112,30 +114,15 @@ pub fn encode(symbols: &Symbols, tables: &Tables) -> Result<Vec<u8>, EntropyErro
         return Err(shape(channels, height, width, tables, data.len()));
     }
     let mut coder = DefaultRangeEncoder::new();
-    for y in 0..height {
-        for x in 0..width {
-            for channel in 0..channels {
-                let place = Place {
-                    channel,
-                    y,
-                    x,
-                    height,
-                    width,
-                };
-                let value = data[place.index()];
-                let expected = tables.expect(data, place);
-                if value.unsigned_abs() > MAX_SYMBOL.unsigned_abs() {
-                    return Err(EntropyError::Symbol(value));
-                }
-                let entry = expected.entry(value);
-                write(&mut coder, entry, expected.table)?;
-                if entry == expected.escape {
-                    for octet in value.to_be_bytes() {
-                        write(&mut coder, octet.into(), Octet)?;
-                    }
-                }
+    match &tables.0 {
+        Form::Narrow(set) => {
+            for place in places(channels, height, width) {
+                write_symbol(&mut coder, set.expect(data, place), data[place.index()])?;
             }
         }
+        Form::Wide(set) => set.walk(height, width, |index, expected| {
+            write_symbol(&mut coder, expected, data[index])
+        })?,
     }
     let words = coder
         .into_compressed()
@@ -174,33 +161,16 @@ pub fn decode(
     let mut coder =
         DefaultRangeDecoder::from_compressed(words).unwrap_or_else(|error| match error {});
     let mut data = vec![0; len];
-    for y in 0..height {
-        for x in 0..width {
-            for channel in 0..channels {
-                let place = Place {
-                    channel,
-                    y,
-                    x,
-                    height,
-                    width,
-                };
-                let expected = tables.expect(&data, place);
-                let entry = read(&mut coder, expected.table)?;
-                let value = if entry == expected.escape {
-                    let octets = [
-                        read(&mut coder, Octet)? as u8,
-                        read(&mut coder, Octet)? as u8,
-                    ];
-                    i16::from_be_bytes(octets)
-                } else {
-                    expected.value(entry)
-                };
-                if value.unsigned_abs() > MAX_SYMBOL.unsigned_abs() {
-                    return Err(EntropyError::Damaged);
-                }
-                data[place.index()] = value;
+    match &tables.0 {
+        Form::Narrow(set) => {
+            for place in places(channels, height, width) {
+                data[place.index()] = read_symbol(&mut coder, set.expect(&data, place))?;
             }
         }
+        Form::Wide(set) => set.walk(height, width, |index, expected| {
+            data[index] = read_symbol(&mut coder, expected)?;
+            Ok(data[index])
+        })?,
     }
     Ok(Symbols {
         channels,
@@ -230,6 +200,56 @@ fn shape(
     }
 }
 
+/// The places of a picture in the order of the code.
+fn places(channels: usize, height: usize, width: usize) -> impl Iterator<Item = Place> {
+    let of_row = move |y| {
+        (0..width * channels).map(move |at| Place {
+            channel: at % channels,
+            y,
+            x: at / channels,
+            height,
+            width,
+        })
+    };
+    (0..height).flat_map(of_row)
+}
+
+/// Writes one symbol and gives it back.
+fn write_symbol(
+    coder: &mut DefaultRangeEncoder,
+    expected: Expected<'_>,
+    value: i16,
+) -> Result<i16, EntropyError> {
+    if value.unsigned_abs() > MAX_SYMBOL.unsigned_abs() {
+        return Err(EntropyError::Symbol(value));
+    }
+    let entry = expected.entry(value);
+    write(coder, entry, expected.table)?;
+    if entry == expected.escape {
+        for octet in value.to_be_bytes() {
+            write(coder, octet.into(), Octet)?;
+        }
+    }
+    Ok(value)
+}
+
+fn read_symbol(
+    coder: &mut DefaultRangeDecoder,
+    expected: Expected<'_>,
+) -> Result<i16, EntropyError> {
+    let entry = read(coder, expected.table)?;
+    let value = if entry == expected.escape {
+        let octets = [read(coder, Octet)? as u8, read(coder, Octet)? as u8];
+        i16::from_be_bytes(octets)
+    } else {
+        expected.value(entry)
+    };
+    if value.unsigned_abs() > MAX_SYMBOL.unsigned_abs() {
+        return Err(EntropyError::Damaged);
+    }
+    Ok(value)
+}
+
 fn write<M>(coder: &mut DefaultRangeEncoder, entry: u16, model: M) -> Result<(), EntropyError>
 where
     M: EncoderModel<PRECISION, Symbol = u16, Probability = u16>,
@@ -255,12 +275,12 @@ mod tests {
     use crate::entropy::tables::tests::{laplace, parts};
     use proptest::prelude::*;
 
-    fn symbols() -> impl Strategy<Value = Symbols> {
-        (0_usize..9, 0_usize..9).prop_flat_map(|(height, width)| {
+    fn symbols(channels: usize) -> impl Strategy<Value = Symbols> {
+        (0_usize..9, 0_usize..9).prop_flat_map(move |(height, width)| {
             let value =
                 prop_oneof![6 => -2_i16..=2, 2 => -12_i16..=12, 1 => -MAX_SYMBOL..=MAX_SYMBOL];
-            prop::collection::vec(value, 3 * height * width).prop_map(move |data| Symbols {
-                channels: 3,
+            prop::collection::vec(value, channels * height * width).prop_map(move |data| Symbols {
+                channels,
                 height,
                 width,
                 data,
@@ -268,9 +288,13 @@ mod tests {
         })
     }
 
+    fn wide() -> Tables {
+        Tables::parse_all(&wide::tests::parts()).unwrap().remove(0)
+    }
+
     proptest! {
         #[test]
-        fn round_trip(symbols in symbols()) {
+        fn round_trip(symbols in symbols(3)) {
             let tables = laplace();
             let code = encode(&symbols, &tables).unwrap();
             let back = decode(&code, 3, symbols.height, symbols.width, &tables);
@@ -278,9 +302,19 @@ mod tests {
         }
 
         #[test]
+        fn round_trip_of_the_wide_form(symbols in symbols(2)) {
+            let tables = wide();
+            let code = encode(&symbols, &tables).unwrap();
+            let back = decode(&code, 2, symbols.height, symbols.width, &tables);
+            prop_assert_eq!(back, Ok(symbols));
+        }
+
+        #[test]
         fn any_bytes_give_symbols_or_an_error(code in prop::collection::vec(any::<u8>(), 0..60)) {
-            if let Ok(symbols) = decode(&code, 3, 5, 7, &laplace()) {
-                prop_assert!(symbols.data.iter().all(|s| s.abs() <= MAX_SYMBOL));
+            for (channels, tables) in [(3, laplace()), (2, wide())] {
+                if let Ok(symbols) = decode(&code, channels, 5, 7, &tables) {
+                    prop_assert!(symbols.data.iter().all(|s| s.abs() <= MAX_SYMBOL));
+                }
             }
         }
     }

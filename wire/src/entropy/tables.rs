@@ -1,7 +1,8 @@
 //! `tables.bin`: the contexts and frequencies of a bundle, one set for each quality, one after the
 //! other.
 //!
-//! All numbers are little-endian. A set is:
+//! There are two forms. The module `wide` has that of nets for pictures. All numbers are
+//! little-endian. A set of the narrow form is:
 //!
 //! ```text
 //! "SCT2"
@@ -19,6 +20,7 @@
 
 use super::context::{Context, DIFFERENCES, NEIGHBOURS, Place};
 use super::model::{TOTAL, Table};
+use super::wide::{self, Wide};
 
 const MAGIC: &[u8; 4] = b"SCT2";
 const MAX_CHANNELS: usize = 1024;
@@ -28,7 +30,20 @@ const MAX_PREVIOUS: usize = 6;
 
 /// Contexts and frequencies for every channel of a latent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tables {
+pub struct Tables(pub(super) Form);
+
+/// How the context of a symbol is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Of few symbols around.
+    Narrow(Narrow),
+    /// Of every channel around.
+    Wide(Wide),
+}
+
+/// Each channel has its own context and tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Narrow {
     bins: usize,
     channels: Vec<Channel>,
     /// For each channel, for each bin: cumulative frequencies, from 0 to the total.
@@ -50,7 +65,7 @@ pub(super) struct Expected<'a> {
     /// Frequencies of the entries.
     pub(super) table: Table<'a>,
     /// The value of entry 0.
-    first: i32,
+    pub(super) first: i32,
     /// The entry that stands for values without one of their own.
     pub(super) escape: u16,
 }
@@ -98,6 +113,14 @@ pub enum TablesError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// The numbers of one level are not usable.
+    #[error("tables: level {level}: {reason}")]
+    Level {
+        /// The level.
+        level: usize,
+        /// What is wrong.
+        reason: &'static str,
+    },
 }
 
 impl Tables {
@@ -127,10 +150,34 @@ impl Tables {
         let Some((magic, rest)) = bytes.split_first_chunk::<4>() else {
             return Err(TablesError::Magic);
         };
-        if magic != MAGIC {
-            return Err(TablesError::Magic);
+        let (form, rest) = match magic {
+            MAGIC => {
+                let (set, rest) = Narrow::read(rest)?;
+                (Form::Narrow(set), rest)
+            }
+            wide::MAGIC => {
+                let (set, rest) = Wide::read(rest)?;
+                (Form::Wide(set), rest)
+            }
+            _ => return Err(TablesError::Magic),
+        };
+        Ok((Self(form), rest))
+    }
+
+    /// Channels of the latent that these tables are for.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        match &self.0 {
+            Form::Narrow(set) => set.channels.len(),
+            Form::Wide(set) => set.channels(),
         }
-        let (&[c0, c1, bins, previous], mut rest) = split(rest)?;
+    }
+}
+
+impl Narrow {
+    /// Reads one set, after its magic number, and gives the bytes after it.
+    fn read(bytes: &[u8]) -> Result<(Self, &[u8]), TablesError> {
+        let (&[c0, c1, bins, previous], mut rest) = split(bytes)?;
         let count = usize::from(u16::from_le_bytes([c0, c1]));
         let (bins, previous) = (usize::from(bins), usize::from(previous));
         range("channels", count, 1..=MAX_CHANNELS, "1 to 1024")?;
@@ -140,19 +187,7 @@ impl Tables {
         let mut channels = Vec::new();
         let mut cumulative = Vec::new();
         for index in 0..count {
-            let (&[l0, l1, v0, v1], tail) = split(rest)?;
-            let lowest = i16::from_le_bytes([l0, l1]);
-            let values = u16::from_le_bytes([v0, v1]);
-            range("values", values.into(), 1..=MAX_VALUES, "1 to 4096")?;
-            let highest = i32::from(lowest) + i32::from(values) - 1;
-            let largest = i32::from(super::MAX_SYMBOL);
-            if i32::from(lowest) < -largest || highest > largest {
-                return Err(TablesError::Range {
-                    field: "lowest value",
-                    value: lowest.into(),
-                    expected: "symbols up to 4095",
-                });
-            }
+            let (lowest, values, tail) = read_range(rest)?;
             let entries = usize::from(values) + 1;
             let (weights, tail) = split_at(tail, weights_len)?;
             let (thresholds, tail) = split_at(tail, 4 * (bins - 1))?;
@@ -173,19 +208,7 @@ impl Tables {
                 start: cumulative.len(),
             });
             for table in frequencies.chunks_exact(2 * entries) {
-                let mut sum = 0_u32;
-                cumulative.push(0);
-                for pair in table.chunks_exact(2) {
-                    let frequency = u16::from_le_bytes([pair[0], pair[1]]);
-                    sum += u32::from(frequency);
-                    if frequency == 0 || sum > TOTAL.into() {
-                        return Err(invalid("a frequency is 0, or they sum to more than 32768"));
-                    }
-                    cumulative.push(sum as u16);
-                }
-                if sum != u32::from(TOTAL) {
-                    return Err(invalid("frequencies sum to less than 32768"));
-                }
+                read_frequencies(table, &mut cumulative).map_err(invalid)?;
             }
         }
         let set = Self {
@@ -194,12 +217,6 @@ impl Tables {
             cumulative,
         };
         Ok((set, rest))
-    }
-
-    /// Channels of the latent that these tables are for.
-    #[must_use]
-    pub fn channels(&self) -> usize {
-        self.channels.len()
     }
 
     /// What is to be expected at a place, from the symbols before it.
@@ -217,21 +234,61 @@ impl Tables {
     }
 }
 
-fn split<const N: usize>(bytes: &[u8]) -> Result<(&[u8; N], &[u8]), TablesError> {
+/// Reads the lowest difference and the number of those with an entry of their own.
+pub(super) fn read_range(bytes: &[u8]) -> Result<(i16, u16, &[u8]), TablesError> {
+    let (&[l0, l1, v0, v1], rest) = split(bytes)?;
+    let lowest = i16::from_le_bytes([l0, l1]);
+    let values = u16::from_le_bytes([v0, v1]);
+    range("values", values.into(), 1..=MAX_VALUES, "1 to 4096")?;
+    let highest = i32::from(lowest) + i32::from(values) - 1;
+    let largest = i32::from(super::MAX_SYMBOL);
+    if i32::from(lowest) < -largest || highest > largest {
+        return Err(TablesError::Range {
+            field: "lowest value",
+            value: lowest.into(),
+            expected: "symbols up to 4095",
+        });
+    }
+    Ok((lowest, values, rest))
+}
+
+/// Reads the frequencies of one table as cumulative ones.
+pub(super) fn read_frequencies(
+    table: &[u8],
+    cumulative: &mut Vec<u16>,
+) -> Result<(), &'static str> {
+    let mut sum = 0_u32;
+    cumulative.push(0);
+    for pair in table.chunks_exact(2) {
+        let frequency = u16::from_le_bytes([pair[0], pair[1]]);
+        sum += u32::from(frequency);
+        if frequency == 0 || sum > TOTAL.into() {
+            return Err("a frequency is 0, or they sum to more than 32768");
+        }
+        cumulative.push(sum as u16);
+    }
+    if sum == u32::from(TOTAL) {
+        Ok(())
+    } else {
+        Err("frequencies sum to less than 32768")
+    }
+}
+
+pub(super) fn split<const N: usize>(bytes: &[u8]) -> Result<(&[u8; N], &[u8]), TablesError> {
     let missing = N.saturating_sub(bytes.len());
     bytes
         .split_first_chunk()
         .ok_or(TablesError::Short { missing })
 }
 
-fn split_at(bytes: &[u8], len: usize) -> Result<(&[u8], &[u8]), TablesError> {
+pub(super) fn split_at(bytes: &[u8], len: usize) -> Result<(&[u8], &[u8]), TablesError> {
     let missing = len.saturating_sub(bytes.len());
     bytes
         .split_at_checked(len)
         .ok_or(TablesError::Short { missing })
 }
 
-fn range(
+pub(super) fn range(
     field: &'static str,
     value: usize,
     allowed: std::ops::RangeInclusive<usize>,
@@ -294,7 +351,7 @@ pub(super) mod tests {
     }
 
     /// Frequencies of -4 to 4 and the escape that fall by `ratio` (in percent) a step from zero.
-    fn falling(ratio: u32) -> Vec<u16> {
+    pub(in crate::entropy) fn falling(ratio: u32) -> Vec<u16> {
         let mut frequencies: Vec<u16> = (-4_i32..=4)
             .map(|value| (0..value.abs()).fold(4096, |f, _| f * ratio / 100).max(1) as u16)
             .collect();
