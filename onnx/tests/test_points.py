@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from sidecod_train import __main__ as command  # noqa: E402
 from sidecod_train import tables  # noqa: E402
 from sidecod_train.config import ConfigError  # noqa: E402
-from sidecod_train.points import cut, export, interface  # noqa: E402
+from sidecod_train.points import cut, export, interface, net, train  # noqa: E402
 
 SIDE = 32
 
@@ -74,7 +74,8 @@ class PointsTest(unittest.TestCase):
         cls.common += ["--points", str(cls.points), "--out", str(cls.out)]
         cls.manifests = command.main(
             [*cls.common, "--at", "/one/Add,f", "--names", "first,second", "--data", str(ROOT.parent / "examples/photos"),
-             "--bytes", "120,70/90", "--channels", "6", "--steps", "60", "--crops", "48", "--threads", "1"]
+             "--bytes", "120,70/90", "--channels", "6", "--side", "1,4", "--waves", "5", "--steps", "60", "--crops", "48",
+             "--keep", "d", "--threads", "1"]
         )
 
     def test_places_are_those_that_nothing_goes_past(self):
@@ -119,6 +120,73 @@ class PointsTest(unittest.TestCase):
                 self.assertTrue(0.4 * size < one < 2 * size, f"{name}: {found}, asked for {sizes}")
             self.assertEqual(found, sorted(found, reverse=True))
 
+    def test_the_best_step_is_found_on_photos_set_aside(self):
+        lines = [json.loads(line) for line in (self.points / "first" / export.LOG).read_text().splitlines()]
+        self.assertEqual([line["step"] for line in lines], list(range(10, 61, 10)))
+        self.assertLess(min(line["aside"]["score"] for line in lines), 2 * lines[-1]["aside"]["score"])
+
+    def test_training_again_gives_the_same(self):
+        made = []
+        for name in ("once", "again"):
+            folder = self.folder / name
+            command.main(
+                [*self.common[: self.common.index("--points")], "--points", str(folder), "--at", "f", "--names", "second",
+                 "--data", str(ROOT.parent / "examples/photos"), "--bytes", "90", "--channels", "6", "--side", "4",
+                 "--steps", "12", "--crops", "16", "--threads", "1"]
+            )
+            made.append({file: (folder / "second" / file).read_bytes() for file in (export.TABLES, export.RECIPE, export.LOG)})
+        self.assertEqual(*made)
+
+    def test_cosines_are_orthonormal(self):
+        waves = net.cosines(7, 49).reshape(49, -1)
+        np.testing.assert_allclose(waves @ waves.T, np.eye(49), atol=1e-12)
+        self.assertAlmostEqual(net.cosines(7, 1)[0, 3, 2], 1 / 7)
+
+    def test_a_start_with_all_components_is_the_identity(self):
+        features = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(3)) + 0.5
+        slopes = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(4))
+        for stride, channels, side, waves in ((2, 12, 1, 1), (1, 3, 4, 16)):
+            with self.subTest(stride=stride, side=side):
+                codec = net.Codec((3, 8, 8), stride, channels, side=side, waves=waves, qualities=1)
+                codec.start(features, slopes, [200])
+                with torch.no_grad():
+                    decoded = codec.decoder.rebuild(codec.encoder(features), torch.zeros(40, dtype=torch.int64))
+                torch.testing.assert_close(decoded, features, rtol=0.1, atol=0.1)
+                self.assertEqual(codec.latent, (8 // stride // side,) * 2)
+
+    def test_slopes_tell_what_a_small_error_costs(self):
+        class Pool:
+            tensors, count = ["c", "f"], 4
+
+            def __init__(self, model):
+                x = torch.randn(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(5))
+                with torch.no_grad():
+                    self.kept = dict(zip(self.tensors, model.graph(x, self.tensors)[1]))
+
+            def take(self, name, index):
+                return self.kept[name][index].clone()
+
+        pool = Pool(self.model)
+        loss = train.Loss(pool, cut.Part(self.model.part("c", False)), "c")
+        change = 1e-2 * torch.randn(8, 16, 16, generator=torch.Generator().manual_seed(6))
+        slopes = loss.slopes(np.zeros(4000, dtype=np.int64), np.random.default_rng(7))
+        guessed = float((slopes * change).sum((1, 2, 3)).square().mean())
+        feature = pool.take("c", np.zeros(1, dtype=np.int64))
+        with torch.no_grad():
+            terms = loss.terms(feature, loss.target(feature), feature + change)
+        real = float(train.ANSWER * terms["answer"] + train.FEATURE * terms["feature"] + train.LATER * terms["later"])
+        self.assertTrue(0.85 * real < guessed < 1.15 * real, f"{guessed}, real {real}")
+
+    def test_features_are_varied_by_sides_of_others_and_gains(self):
+        ones, twos = torch.ones(200, 3, 4, 6), torch.full((200, 3, 4, 6), 2.0)
+        varied = train.vary(ones, twos, np.random.default_rng(8))
+        again = train.vary(ones, twos, np.random.default_rng(8))
+        self.assertTrue(torch.equal(varied, again))
+        self.assertTrue(torch.equal(ones, torch.ones(200, 3, 4, 6)))
+        plain = sum(torch.equal(a, b) for a, b in zip(varied, ones))
+        self.assertTrue(20 < plain < 90, plain)
+        self.assertGreater(float(varied[:, :, -1, -1].mean()), float(varied[:, :, 0, 0].mean()) + 0.2)
+
     def test_bundles_are_complete(self):
         for name, manifest in self.manifests.items():
             written = json.loads((self.out / name / "manifest.json").read_text())
@@ -141,6 +209,11 @@ class PointsTest(unittest.TestCase):
         decoder = torch.jit.load(str(self.out / "first" / "decoder.pt"))
         with torch.no_grad():
             torch.testing.assert_close(decoder(number, quality), codec.decoder(number, quality))
+            recipe = json.loads((self.points / "second" / export.RECIPE).read_text())
+            other = export.load(self.points / "second", recipe["codec"])
+            number = torch.randn(1, 30, 2, 2).round()
+            decoder = torch.jit.load(str(self.out / "second" / "decoder.pt"))
+            torch.testing.assert_close(decoder(number, quality * 0), other.decoder(number, quality * 0))
         with self.subTest("the tables code them"):
             sets = tables.Tables.all_from_bytes((self.out / "first" / "tables.bin").read_bytes())
             self.assertEqual(len(sets), 2)

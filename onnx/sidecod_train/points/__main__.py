@@ -14,6 +14,9 @@ from .cut import Model, Part
 from .net import Codec
 from .train import Pool, train
 
+# Random crops of photos that are set aside.
+ASIDE = 96
+
 
 def main(arguments=None):
     """Trains what `--at` names, and makes bundles of all recipes; returns their manifests by name."""
@@ -51,16 +54,26 @@ def _arguments():
     parser.add_argument("--out", help="folder of the bundles, one for each recipe and `local`")
     parser.add_argument("--at", type=lambda text: text.split(","), help="tensors or layers to cut at: trains a codec for each")
     parser.add_argument("--names", type=lambda text: text.split(","), help="names of these points (default: made of the layers')")
-    parser.add_argument("--data", help="folder of photos to train on, with index.csv or without")
+    parser.add_argument("--keep", type=lambda text: text.split(","), default=[],
+                        help="more tensors or layers that a decoded feature has to keep, beside the points and the last map")
+    parser.add_argument("--data", nargs="+", help="folders of photos to train on, with index.csv or without")
     parser.add_argument("--bytes", type=lambda text: [_numbers(part) for part in text.split("/")],
                         help="sizes of a code, one for each quality, the finest first: 400,250,150; "
                         "with / between them one list for each point")
     parser.add_argument("--stride", type=_numbers, help="of the encoder, for each point (default: by the feature's size)")
-    parser.add_argument("--channels", type=_numbers, help="of the latent, for each point (default: 48)")
+    parser.add_argument("--channels", type=_numbers, help="of the encoder, for each point (default: 48)")
+    parser.add_argument("--side", type=_numbers, default=[1],
+                        help="places of the encoder's maps that are transformed together, along each side, for each point")
+    parser.add_argument("--waves", type=_numbers, default=[6], help="that are kept of such a transform, for each point")
+    parser.add_argument("--blocks", type=_numbers, default=[4], help="residual blocks of the decoder, for each point")
     parser.add_argument("--steps", type=_numbers, default=[1000], help="training steps, for each point")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--batch", type=_numbers, default=[8], help="features of a step, for each point")
+    parser.add_argument("--lr", type=lambda text: [float(part) for part in text.split(",")], default=[5e-4],
+                        help="learning rate at its highest, for each point")
+    parser.add_argument("--decay", type=float, default=0.01, help="of the weights")
     parser.add_argument("--crops", type=int, default=2000, help="random crops whose features are kept in memory")
+    parser.add_argument("--aside", type=int, default=10,
+                        help="one training photo of so many is not trained on, and tells after which step the codec was best")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--version", default="0.1.0")
@@ -84,32 +97,48 @@ def _train(args, model, around, points):
     tensors = [model.tensor(name) for name in args.at]
     names = args.names or [tensor.strip("/").replace("/", ".").lstrip("_") for tensor in tensors]
     for option, values in (("--names", names), ("--bytes", args.bytes), ("--stride", args.stride),
-                           ("--channels", args.channels), ("--steps", args.steps)):
+                           ("--channels", args.channels), ("--side", args.side), ("--waves", args.waves),
+                           ("--blocks", args.blocks), ("--batch", args.batch), ("--lr", args.lr), ("--steps", args.steps)):
         if values and len(values) not in (1, len(tensors)) or option == "--names" and len(values) != len(tensors):
             raise ConfigError(f"split: {option}: {len(values)} given, {len(tensors)} points")
-    paths = data.splits(args.data)
-    photos = {split: data.load_photos(paths[split], 1024) for split in ("train", "val")}
+    photos = {"train": [], "val": []}
+    for folder in args.data:
+        for split, paths in data.splits(folder).items():
+            photos[split] += data.load_photos(paths, 1024)
     channels_last = {"memory_format": torch.channels_last}
     model.graph.to(**channels_last)
     # The last map before the answer is what all points have to keep.
     last = list(model.places())[-1]
-    kept = tensors if last in tensors else [*tensors, last]
-    pool = Pool(model, around, kept, photos["train"], args.crops, args.seed)
+    later = {model.tensor(name) for name in (*args.at, *args.keep)} | {last}
+    kept = [name for name in model.places() if name in later]
+    # Of cut-outs none is set aside: they are seen on other photos.
+    whole = [photo for photo in photos["train"] if photo.mode == "RGB"]
+    if len(whole) < 2 or args.aside < 2:
+        raise ConfigError("split: --data, --aside: there are to be photos to train on, and one or more beside them")
+    apart = {id(photo) for photo in whole[min(args.aside // 2, len(whole) - 1) :: args.aside]}
+    pool = Pool(model, around, kept, [photo for photo in photos["train"] if id(photo) not in apart], args.crops, args.seed)
+    others = [photo for photo in whole if id(photo) in apart]
+    aside = Pool(model, around, kept, others, min(ASIDE, 4 * len(others)), args.seed + 1)
     for index, (tensor, name) in enumerate(zip(tensors, names)):
-        shape, targets = model.shapes[tensor], _each(args.bytes, index)
+        shape, targets, side = model.shapes[tensor], _each(args.bytes, index), _each(args.side, index)
         stride = _each(args.stride, index) if args.stride else 4 if shape[1] >= 56 else 2 if shape[1] >= 14 else 1
-        if shape[1] % stride or shape[2] % stride:
-            raise ConfigError(f"{tensor}: is {list(shape)}, its sides are no multiples of --stride {stride}")
+        if shape[1] % (stride * side) or shape[2] % (stride * side):
+            raise ConfigError(f"{tensor}: is {list(shape)}, its sides are no multiples of --stride {stride} times --side {side}")
         torch.manual_seed(args.seed)
-        codec = Codec(shape, stride, _each(args.channels, index) if args.channels else 48, qualities=len(targets))
+        codec = Codec(
+            shape, stride, _each(args.channels, index) if args.channels else 48, qualities=len(targets),
+            blocks=_each(args.blocks, index), side=side, waves=_each(args.waves, index) if side > 1 else 1,
+        )
         tail = Part(model.part(tensor, False)).to(**channels_last)
         folder = points / name
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / export.LOG, "w", encoding="utf-8") as log:
-            codec = train(pool, tail, tensor, codec, [max(1, t - export.FRAME) for t in targets],
-                          _each(args.steps, index), args.batch, args.lr, args.seed, log)
+            codec = train(pool, aside, tail, tensor, codec, [max(1, t - export.FRAME) for t in targets],
+                          _each(args.steps, index), _each(args.batch, index), _each(args.lr, index), args.decay, args.seed, log)
         codec = export.save(codec, folder)
-        sets, figures = export.tables(codec, pool.take(tensor, np.arange(min(400, pool.count))))
+        # Tables are counted on so many crops that each channel has some ten thousand symbols, if there are.
+        some = max(400, 20000 // (codec.latent[0] * codec.latent[1]))
+        sets, figures = export.tables(codec, pool.take(tensor, np.arange(min(some, pool.count))))
         (folder / export.TABLES).write_bytes(b"".join(made.to_bytes() for made in sets))
         measured = export.report(model, tail, tensor, around, codec, sets, photos["val"])
         qualities = []
