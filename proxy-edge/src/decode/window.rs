@@ -16,12 +16,12 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// Lays windows of at most `tile` places over `length` places, each inside the axis, evenly
-    /// spread, neighbours overlapping by `overlap` places or more. `length`, `tile` and `stride`
-    /// are at least 1, `overlap` is less than `tile`.
+    /// Lays the fewest windows of at most `tile` places over `length` places, as small as they can
+    /// be, each inside the axis, evenly spread, neighbours overlapping by `overlap` places or more.
+    /// `length`, `tile` and `stride` are at least 1, `overlap` is less than `tile`.
     pub fn new(length: usize, tile: usize, overlap: usize, stride: usize) -> Self {
-        let window = length.min(tile);
-        let gaps = (length - window).div_ceil(tile - overlap);
+        let gaps = length.saturating_sub(tile).div_ceil(tile - overlap);
+        let window = (length + gaps * overlap).div_ceil(gaps + 1);
         let starts: Vec<usize> = (0..=gaps)
             .map(|index| (index * (length - window)).checked_div(gaps).unwrap_or(0))
             .collect();
@@ -85,13 +85,15 @@ mod tests {
         for (tile, overlap) in [(64, 8), (64, 0), (7, 3), (1, 0)] {
             for length in tile + 1..tile * 5 {
                 let axis = Axis::new(length, tile, overlap, 2);
-                assert_eq!(axis.window, tile);
+                let (window, count) = (axis.window, axis.starts.len());
+                assert!(window <= tile);
+                assert!(count * window < length + (count - 1) * overlap + count);
                 assert_eq!(axis.starts[0], 0);
-                assert_eq!(axis.starts.last(), Some(&(length - tile)));
+                assert_eq!(axis.starts.last(), Some(&(length - window)));
                 for pair in axis.starts.windows(2) {
                     assert!(pair[0] < pair[1], "{length}: {:?}", axis.starts);
                     assert!(
-                        pair[0] + tile >= pair[1] + overlap,
+                        pair[0] + window >= pair[1] + overlap,
                         "{length}: {:?}",
                         axis.starts
                     );
