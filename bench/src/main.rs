@@ -202,7 +202,9 @@ fn main() -> Result<()> {
                 fidelity::print(&report);
             }
         }
-        Command::Latency { inside: None, .. } => latency::start()?,
+        Command::Latency {
+            inside: None, out, ..
+        } => latency::start(out.as_deref())?,
         Command::Latency {
             data,
             requests,

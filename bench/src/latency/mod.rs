@@ -2,15 +2,15 @@
 //!
 //! App and device sidecar live in one network namespace, edge sidecar and model server in another.
 //! Between them stand `tc` (bandwidth, in both directions) and a relay of packets (delay, jitter,
-//! loss). Methods take turns, request by request, so that whatever else keeps the machine busy hits
-//! all of them alike.
+//! loss). Methods take turns, request by request, and each turn begins with another, so that whatever
+//! else keeps the machine busy, and whatever a request leaves behind, hits all of them alike.
 
 mod client;
 mod link;
 mod programs;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
@@ -48,15 +48,15 @@ pub struct Options {
     pub profiles: Option<PathBuf>,
     /// Options of the route, as in its configuration; the built-in ones if there are none.
     pub options: Vec<String>,
-    /// Folder for CSV, JSON and plots.
+    /// Folder for CSV and JSON.
     pub out: Option<PathBuf>,
 }
 
-/// Makes the namespaces, and measures in them.
+/// Makes the namespaces, measures in them, and draws what was written into `out`.
 ///
 /// # Errors
 /// If this user may make none, or as [`measure`].
-pub fn start() -> Result<()> {
+pub fn start(out: Option<&Path>) -> Result<()> {
     let [near, middle, far] = [
         Namespace::new("near")?,
         Namespace::new("middle")?,
@@ -71,7 +71,8 @@ pub fn start() -> Result<()> {
         .args(["--inside", &names])
         .status()?;
     ensure!(status.success(), "the measurement ended with {status}");
-    Ok(())
+    // In a namespace nothing could be fetched that the plots need.
+    out.map_or(Ok(()), |folder| fidelity::plot("latency.py", folder))
 }
 
 /// Measures inside the first of these namespaces.
@@ -127,7 +128,10 @@ pub async fn measure(options: &Options, inside: &str) -> Result<Report> {
         }
         for turn in 0..options.requests {
             let photo = &photos[turn % photos.len()];
-            for method in programs.methods() {
+            let mut methods = programs.methods();
+            let first = turn % methods.len();
+            methods.rotate_left(first);
+            for method in methods {
                 if let Some(sample) = client::send(&programs, &method, photo, *link, turn).await? {
                     report.add(series, *link, sample);
                 }
@@ -150,7 +154,6 @@ pub async fn measure(options: &Options, inside: &str) -> Result<Report> {
     let report = report.finish();
     if let Some(folder) = &options.out {
         report.write(folder)?;
-        fidelity::plot("latency.py", folder)?;
     }
     Ok(report)
 }
