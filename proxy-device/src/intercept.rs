@@ -58,8 +58,7 @@ pub async fn answer(
         return line.end(known(Outcome::Error.name()), refusal);
     }
     if let Some(protocol) = sidecod_sidecar::upgrade::wanted(&request) {
-        let answer = upgrade::answer(&app, &destination, request, protocol, in_flight);
-        let answer = Box::pin(answer).await;
+        let answer = upgrade::answer(&app, &destination, request, protocol, in_flight).await;
         return line.end(known("upgrade"), answer);
     }
     let routes = if destination.through_edge() {
@@ -89,14 +88,13 @@ pub async fn answer(
     let mut coded = None;
     let (outcome, mut answer) = match route.and_then(|route| place(&app, route, &parts, &body)) {
         Some((route, place)) => {
-            // In boxes, so that what most requests need stays small.
-            let routed = routed(&app, &destination, route, place, parts, body);
-            let (outcome, answer, frame) = Box::pin(routed).await;
+            let (outcome, answer, frame) =
+                routed(&app, &destination, route, place, parts, body).await;
             coded = frame;
             (outcome, answer)
         }
         None if body.is_end_stream() && destination.through_edge() => {
-            Box::pin(bodiless(&app, &destination, parts)).await
+            bodiless(&app, &destination, parts).await
         }
         None => {
             let (body, broken) = Counted::new(body);
