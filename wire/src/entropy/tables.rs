@@ -38,7 +38,7 @@ pub(super) enum Form {
     /// Of few symbols around.
     Narrow(Narrow),
     /// Of every channel around.
-    Wide(Wide),
+    Wide(Box<Wide>),
 }
 
 /// Each channel has its own context and tables.
@@ -157,7 +157,7 @@ impl Tables {
             }
             wide::MAGIC => {
                 let (set, rest) = Wide::read(rest)?;
-                (Form::Wide(set), rest)
+                (Form::Wide(Box::new(set)), rest)
             }
             _ => return Err(TablesError::Magic),
         };
