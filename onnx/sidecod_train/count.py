@@ -104,10 +104,10 @@ def _refine(seen, entry, size, bins, best, rounds):
     return best
 
 
-def _alphabet(differences):
-    """(lowest, number) of the differences with entries of their own: -1 to 1, and all but one in 20000."""
+def _alphabet(differences, one_in=20000):
+    """(lowest, number) of the differences with entries of their own: -1 to 1, and all but one in so many."""
     ordered = np.sort(differences)
-    rare = len(ordered) // 40000
+    rare = len(ordered) // (2 * one_in)
     lowest, highest = min(-1, int(ordered[rare])), max(1, int(ordered[len(ordered) - 1 - rare]))
     return lowest, highest - lowest + 1
 
@@ -146,8 +146,7 @@ def count(symbols, bins, previous=None, sample=150000, seed=0):
         edges, rows = edges + [edges[-1] if edges else 0] * spare, rows + [rows[-1]] * spare
         rows = _in_order(score, entry, edges, size, bins, rows)
         with_context += bits
-        _, plain = np.unique(target, return_counts=True)
-        without += float(_cost(plain.astype(np.float64)))
+        without += _plain_cost(target)
         out.append(
             Channel(
                 lowest,
@@ -161,6 +160,26 @@ def count(symbols, bins, previous=None, sample=150000, seed=0):
     total = sum(s.size for s in symbols)
     figures = {"bits_per_symbol": with_context / total, "bits_per_symbol_without_context": without / total}
     return Tables(out), figures
+
+
+def without_context(symbols):
+    """What `count` returns, with one table for each channel."""
+    channels, bits = [], 0.0
+    none = np.zeros(NEIGHBOURS, np.int8)
+    for values in np.concatenate([s.reshape(len(s), -1) for s in symbols], 1).astype(np.int64):
+        bits += _plain_cost(values)
+        lowest, alphabet = _alphabet(values, one_in=4000)
+        counts = np.bincount(entries(values, lowest, alphabet), minlength=alphabet + 1)
+        channels.append(
+            Channel(lowest, none[:NEAR], none, none[:0], np.zeros(0, np.int32), frequencies(counts[None]))
+        )
+    figure = bits / sum(s.size for s in symbols)
+    return Tables(channels), {"bits_per_symbol": figure, "bits_per_symbol_without_context": figure}
+
+
+def _plain_cost(values):
+    """Bits that `values` take with one table of all of them."""
+    return float(_cost(np.unique(values, return_counts=True)[1].astype(np.float64)))
 
 
 def _in_order(score, entry, edges, size, bins, rows):

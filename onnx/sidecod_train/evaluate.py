@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from . import data
-from .tables import code_length
 
 
 def psnr(a, b):
@@ -27,7 +26,7 @@ def report(encode, decode, teacher, photos, tables, device):
         both = torch.from_numpy(np.concatenate([original, decoded]).astype(np.float32)).to(device)
         logits = teacher(both)[0].double().log_softmax(-1).cpu()
         quality.append(psnr(original, decoded))
-        bits.append(code_length(symbols, tables).sum())
+        bits.append(tables.code_length(symbols).sum())
         top = int(logits[0].argmax())
         agree.append(int(logits[1].argmax()) == top)
         stays.append(top in logits[1].topk(5).indices.tolist())

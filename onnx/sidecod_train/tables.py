@@ -25,6 +25,41 @@ class TablesError(ValueError):
     """Bytes that are no tables, or symbols that do not fit them."""
 
 
+class Reader:
+    """Numbers from the front of the bytes of a tables file, little-endian."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, kind, number):
+        """The next numbers, as an array."""
+        size = np.dtype(kind).itemsize * number
+        if self.at + size > len(self.data):
+            raise TablesError(f"{self.at + size - len(self.data)} bytes too short")
+        values = np.frombuffer(self.data, kind, number, self.at)
+        self.at += size
+        return values.copy()
+
+    def alphabet(self, what):
+        """(lowest difference, number of them) with entries of their own, of the `what` they are for."""
+        lowest, alphabet = int(self.take("<i2", 1)[0]), int(self.take("<u2", 1)[0])
+        if not alphabet or abs(lowest) > MAX_SYMBOL or lowest + alphabet - 1 > MAX_SYMBOL:
+            raise TablesError(f"{what}: its alphabet is out of range")
+        return lowest, alphabet
+
+    def frequencies(self, number, alphabet, what):
+        """uint16 [number, alphabet + 1]: frequency tables; the last entry is the escape."""
+        tables = self.take("<u2", number * (alphabet + 1)).reshape(number, alphabet + 1)
+        if np.any(tables == 0) or np.any(tables.sum(1, dtype=np.int64) != TOTAL):
+            raise TablesError(f"{what}: frequencies do not sum to {TOTAL}")
+        return tables
+
+    @property
+    def is_done(self):
+        """Whether nothing is left."""
+        return self.at == len(self.data)
+
+
 @dataclass
 class Channel:
     """The context function of one channel and its frequency tables."""
@@ -64,47 +99,45 @@ class Tables:
         return b"".join(out)
 
     @classmethod
-    def all_from_bytes(cls, data):
-        """Reads a file, which is one set after another, and checks every rule of it: [Tables]."""
-        out, at = [], 0
+    def read(cls, reader):
+        """Reads one set, after its magic number, and checks every rule of it."""
+        count = int(reader.take("<u2", 1)[0])
+        bins, previous = (int(v) for v in reader.take("<u1", 2))
+        if not (count and 1 <= bins <= 16 and previous <= 6):
+            raise TablesError("a size in the header is out of range")
+        channels = []
+        for index in range(count):
+            what = f"channel {index}"
+            minimum, alphabet = reader.alphabet(what)
+            channel = Channel(
+                minimum,
+                reader.take("<i1", NEAR),
+                reader.take("<i1", NEIGHBOURS),
+                reader.take("<i1", previous),
+                reader.take("<i4", bins - 1),
+                reader.frequencies(bins, alphabet, what),
+            )
+            if np.any(np.diff(channel.threshold.astype(np.int64)) < 0):
+                raise TablesError(f"{what}: thresholds are not ascending")
+            channels.append(channel)
+        return cls(channels)
 
-        def take(kind, number):
-            nonlocal at
-            size = np.dtype(kind).itemsize * number
-            if at + size > len(data):
-                raise TablesError(f"{at + size - len(data)} bytes too short")
-            values = np.frombuffer(data, kind, number, at)
-            at += size
-            return values.copy()
-
-        while at < len(data) or not out:
-            if data[at : at + len(MAGIC)] != MAGIC:
-                raise TablesError("not a tables file")
-            at += len(MAGIC)
-            count = int(take("<u2", 1)[0])
-            bins, previous = (int(v) for v in take("<u1", 2))
-            if not (count and 1 <= bins <= 16 and previous <= 6):
-                raise TablesError("a size in the header is out of range")
-            channels = []
-            for index in range(count):
-                minimum, alphabet = int(take("<i2", 1)[0]), int(take("<u2", 1)[0])
-                channel = Channel(
-                    minimum,
-                    take("<i1", NEAR),
-                    take("<i1", NEIGHBOURS),
-                    take("<i1", previous),
-                    take("<i4", bins - 1),
-                    take("<u2", bins * (alphabet + 1)).reshape(bins, alphabet + 1),
-                )
-                if not alphabet or abs(minimum) > MAX_SYMBOL or minimum + alphabet - 1 > MAX_SYMBOL:
-                    raise TablesError(f"channel {index}: its alphabet is out of range")
-                if np.any(np.diff(channel.threshold.astype(np.int64)) < 0):
-                    raise TablesError(f"channel {index}: thresholds are not ascending")
-                if np.any(channel.frequency == 0) or np.any(channel.frequency.sum(1, dtype=np.int64) != TOTAL):
-                    raise TablesError(f"channel {index}: frequencies do not sum to {TOTAL}")
-                channels.append(channel)
-            out.append(cls(channels))
-        return out
+    def code_length(self, symbols):
+        """Ideal length in bits of int [C, h, w] `symbols`, per channel: float64 [C]."""
+        if len(symbols) != len(self.channels):
+            raise TablesError(f"{len(symbols)} channels of symbols, {len(self.channels)} of tables")
+        bits = np.zeros(len(symbols))
+        for index, channel in enumerate(self.channels):
+            seen = features(symbols, index, len(channel.previous))
+            weight = np.concatenate([channel.weight, channel.previous]).astype(np.int32)
+            score = np.tensordot(weight, seen, 1)
+            chosen = np.searchsorted(channel.threshold, score, side="right")
+            differences = symbols[index].astype(np.int32) - predictions(symbols, index, channel.predict)
+            entry = entries(differences, channel.minimum, channel.alphabet)
+            bits[index] = np.log2(TOTAL / channel.frequency[chosen, entry].astype(np.float64)).sum()
+            # An escape is followed by the symbol itself.
+            bits[index] += 16 * np.count_nonzero(entry == channel.alphabet)
+        return bits
 
 
 def neighbours(plane):
@@ -138,26 +171,6 @@ def entries(differences, minimum, alphabet):
     return np.where((index >= 0) & (index < alphabet), index, alphabet)
 
 
-def code_length(symbols, tables):
-    """Ideal length in bits of int [C, h, w] `symbols`, per channel: float64 [C]."""
-    if not isinstance(tables, Tables):
-        return tables.code_length(symbols)
-    if len(symbols) != len(tables.channels):
-        raise TablesError(f"{len(symbols)} channels of symbols, {len(tables.channels)} of tables")
-    bits = np.zeros(len(symbols))
-    for index, channel in enumerate(tables.channels):
-        seen = features(symbols, index, len(channel.previous))
-        weight = np.concatenate([channel.weight, channel.previous]).astype(np.int32)
-        score = np.tensordot(weight, seen, 1)
-        chosen = np.searchsorted(channel.threshold, score, side="right")
-        differences = symbols[index].astype(np.int32) - predictions(symbols, index, channel.predict)
-        entry = entries(differences, channel.minimum, channel.alphabet)
-        bits[index] = np.log2(TOTAL / channel.frequency[chosen, entry].astype(np.float64)).sum()
-        # An escape is followed by the symbol itself.
-        bits[index] += 16 * np.count_nonzero(entry == channel.alphabet)
-    return bits
-
-
 def main():
     """Prints the ideal code length of a file of symbols, int16 little-endian, [C, h, w]."""
     from .wide import read_all
@@ -172,7 +185,7 @@ def main():
     with open(args.tables, "rb") as file:
         tables = read_all(file.read())[args.quality]
     symbols = np.fromfile(args.symbols, "<i2").reshape(-1, args.height, args.width)
-    bits = code_length(symbols, tables)
+    bits = tables.code_length(symbols)
     print(f"{bits.sum():.1f} bits, {bits.sum() / 8:.1f} bytes, {bits.sum() / symbols.size:.4f} bits per symbol")
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from . import tables
 from .count import frequencies
 from .nets.light import CORNERS, mass
-from .tables import MAX_SYMBOL, TOTAL, Tables, TablesError, entries
+from .tables import MAX_SYMBOL, TOTAL, Reader, Tables, TablesError, entries
 
 MAGIC = b"SCT3"
 # A foreseen value counts in this many parts of a symbol.
@@ -70,23 +71,10 @@ class Wide:
         return b"".join(out)
 
     @classmethod
-    def from_bytes(cls, data):
-        """Reads one set from the front of `data`, and checks every rule of it: (Wide, bytes it took)."""
-        at = 0
-
-        def take(kind, number):
-            nonlocal at
-            size = np.dtype(kind).itemsize * number
-            if at + size > len(data):
-                raise TablesError(f"{at + size - len(data)} bytes too short")
-            values = np.frombuffer(data, kind, number, at)
-            at += size
-            return values.copy()
-
-        if take("<u1", len(MAGIC)).tobytes() != MAGIC:
-            raise TablesError("not a tables file")
-        channels, corners = (int(v) for v in take("<u2", 2))
-        levels, fine = (int(v) for v in take("<u1", 2))
+    def read(cls, reader):
+        """Reads one set, after its magic number, and checks every rule of it."""
+        channels, corners = (int(v) for v in reader.take("<u2", 2))
+        levels, fine = (int(v) for v in reader.take("<u1", 2))
         if not (1 <= channels <= 256 and corners <= channels and 1 <= levels <= MAX_LEVELS and fine <= levels):
             raise TablesError("a size in the header is out of range")
         shift, level = np.zeros(channels, np.uint8), np.zeros((channels, CLASSES), np.uint8)
@@ -94,28 +82,23 @@ class Wide:
         error = np.zeros((channels, 2 * channels + 2), np.int16)
         here = np.zeros((2, channels, channels), np.int16)
         for channel in range(channels):
-            shift[channel] = take("<u1", 1)[0]
-            level[channel] = take("<u1", CLASSES)
+            shift[channel] = reader.take("<u1", 1)[0]
+            level[channel] = reader.take("<u1", CLASSES)
             for kind, around in enumerate((value, error)):
-                around[channel, : 2 * channels] = take("<i2", 2 * channels)
-                here[kind, channel, :channel] = take("<i2", channel)
-                around[channel, 2 * channels :] = take("<i2", around.shape[1] - 2 * channels)
+                around[channel, : 2 * channels] = reader.take("<i2", 2 * channels)
+                here[kind, channel, :channel] = reader.take("<i2", channel)
+                around[channel, 2 * channels :] = reader.take("<i2", around.shape[1] - 2 * channels)
             if not 3 <= shift[channel] <= MAX_SHIFT:
                 raise TablesError(f"channel {channel}: its shift is out of range")
             if np.any(level[channel] >= levels):
                 raise TablesError(f"channel {channel}: a level is beyond the last")
         lowest, frequency = [], []
         for index in range(levels):
-            lowest.append(int(take("<i2", 1)[0]))
-            alphabet = int(take("<u2", 1)[0])
-            if not alphabet or abs(lowest[-1]) > MAX_SYMBOL or lowest[-1] + alphabet - 1 > MAX_SYMBOL:
-                raise TablesError(f"level {index}: its alphabet is out of range")
-            tables = PARTS if index < fine else 1
-            table = take("<u2", tables * (alphabet + 1)).reshape(tables, alphabet + 1)
-            if np.any(table == 0) or np.any(table.sum(1, dtype=np.int64) != TOTAL):
-                raise TablesError(f"level {index}: frequencies do not sum to {TOTAL}")
-            frequency.append(table)
-        return cls(shift, level, value, error, here, lowest, frequency), at
+            what = f"level {index}"
+            least, alphabet = reader.alphabet(what)
+            lowest.append(least)
+            frequency.append(reader.frequencies(PARTS if index < fine else 1, alphabet, what))
+        return cls(shift, level, value, error, here, lowest, frequency)
 
     def foresee(self, symbols):
         """(int64 [C, n] rounded values, their parts, levels) of int [C, h, w] `symbols`, place by place."""
@@ -278,12 +261,14 @@ def learn(rate, quality, unit, symbols, steps, seed):
 
 
 def read_all(data):
-    """The sets of tables in a file, of either form."""
-    if data[: len(MAGIC)] != MAGIC:
-        return Tables.all_from_bytes(data)
-    sets = []
-    while data:
-        made, size = Wide.from_bytes(data)
-        sets.append(made)
-        data = data[size:]
+    """The sets of tables in a file, one after another, each of either form."""
+    reader, sets = Reader(data), []
+    while not sets or not reader.is_done:
+        form = FORMS.get(reader.take("<u1", len(MAGIC)).tobytes())
+        if form is None:
+            raise TablesError("not a tables file")
+        sets.append(form.read(reader))
     return sets
+
+
+FORMS = {tables.MAGIC: Tables, MAGIC: Wide}

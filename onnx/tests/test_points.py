@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from sidecod_train import __main__ as command  # noqa: E402
-from sidecod_train import tables  # noqa: E402
+from sidecod_train import wide  # noqa: E402
 from sidecod_train.config import ConfigError  # noqa: E402
 from sidecod_train.points import cut, export, interface, net, train  # noqa: E402
 
@@ -215,9 +215,9 @@ class PointsTest(unittest.TestCase):
             decoder = torch.jit.load(str(self.out / "second" / "decoder.pt"))
             torch.testing.assert_close(decoder(number, quality * 0), other.decoder(number, quality * 0))
         with self.subTest("the tables code them"):
-            sets = tables.Tables.all_from_bytes((self.out / "first" / "tables.bin").read_bytes())
+            sets = wide.read_all((self.out / "first" / "tables.bin").read_bytes())
             self.assertEqual(len(sets), 2)
-            self.assertGreater(tables.code_length(symbols[0], sets[1]).sum(), 0)
+            self.assertGreater(sets[1].code_length(symbols[0]).sum(), 0)
         gains = self.manifests["first"]["qualities"][1]["gain"]
         np.testing.assert_allclose(gains, codec.log_gain[1].exp().numpy(), rtol=1e-6)
 

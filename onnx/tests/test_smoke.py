@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from sidecod_train import __main__ as command  # noqa: E402
-from sidecod_train import config, data, export, losses, nets, tables, warm, wide  # noqa: E402
+from sidecod_train import config, data, export, losses, nets, warm, wide  # noqa: E402
 from sidecod_train.teacher import Teacher  # noqa: E402
 from sidecod_train.train import Trainer  # noqa: E402
 
@@ -130,8 +130,8 @@ class SmokeTest(unittest.TestCase):
         again = export.symbols_of(trainer.codec.plain(), photo) - np.int16(quantizer["offset"])
         np.testing.assert_array_equal(again, symbols[0].numpy())
 
-        model = tables.Tables.all_from_bytes((self.out / "tables.bin").read_bytes())[0]
-        self.assertLess(tables.code_length(again, model).sum(), 3 * again.size)
+        model = wide.read_all((self.out / "tables.bin").read_bytes())[0]
+        self.assertLess(model.code_length(again).sum(), 3 * again.size)
 
     def test_every_size_decodes(self):
         quantizer = self.manifest["quantizer"]
@@ -187,7 +187,7 @@ class LightTest(unittest.TestCase):
         for quality in (0, 1):
             symbols = export.symbols_of(self.codec, self.photo, quality)
             self.assertEqual(symbols.shape, (16, 8, 12))
-            lengths.append(tables.code_length(symbols, self.sets[quality]).sum())
+            lengths.append(self.sets[quality].code_length(symbols).sum())
             with torch.no_grad():
                 inputs = (torch.from_numpy(symbols[None].astype(np.float32)), torch.tensor([quality]))
                 decoded.append(self.script(*inputs))

@@ -63,43 +63,43 @@ class TablesTest(unittest.TestCase):
 
     def test_bytes_round_trip(self):
         data = self.model.to_bytes()
-        again = tables.Tables.all_from_bytes(data)[0]
-        self.assertEqual(len(tables.Tables.all_from_bytes(data + data)), 2)
+        again = wide.read_all(data)[0]
+        self.assertEqual(len(wide.read_all(data + data)), 2)
         self.assertEqual(again.to_bytes(), data)
         self.assertEqual(
-            tables.code_length(self.symbols[0], again).sum(),
-            tables.code_length(self.symbols[0], self.model).sum(),
+            again.code_length(self.symbols[0]).sum(),
+            self.model.code_length(self.symbols[0]).sum(),
         )
 
     def test_damaged_bytes_are_refused(self):
         data = self.model.to_bytes()
         for bad in (data[:-1], data + b"\0", b"XXXX" + data[4:], b""):
             with self.assertRaises(tables.TablesError):
-                tables.Tables.all_from_bytes(bad)
+                wide.read_all(bad)
         changed = bytearray(data)
         changed[-1] ^= 1
         with self.assertRaises(tables.TablesError):
-            tables.Tables.all_from_bytes(bytes(changed))
+            wide.read_all(bytes(changed))
 
     def test_code_length_is_the_one_of_the_definition(self):
         symbols = self.symbols[1][:, :9, :11].copy()
         symbols[1, 3, 4], symbols[2, 0, 0] = 100, -4095
         self.assertAlmostEqual(
-            tables.code_length(symbols, self.model).sum(), by_hand(symbols, self.model), places=6
+            self.model.code_length(symbols).sum(), by_hand(symbols, self.model), places=6
         )
 
     def test_context_saves_bits_and_the_estimate_holds(self):
         figures = self.figures
         self.assertLess(figures["bits_per_symbol"], 0.8 * figures["bits_per_symbol_without_context"])
-        real = sum(tables.code_length(s, self.model).sum() for s in self.symbols)
+        real = sum(self.model.code_length(s).sum() for s in self.symbols)
         estimate = figures["bits_per_symbol"] * sum(s.size for s in self.symbols)
         self.assertAlmostEqual(real / estimate, 1.0, delta=0.01)
 
     def test_one_value_only(self):
         flat = [np.zeros((2, 5, 5), np.int16)]
         model, _ = count.count(flat, 16)
-        tables.Tables.all_from_bytes(model.to_bytes())
-        self.assertLess(tables.code_length(flat[0], model).sum(), 1.0)
+        wide.read_all(model.to_bytes())
+        self.assertLess(model.code_length(flat[0]).sum(), 1.0)
 
 
 class WideTest(unittest.TestCase):
@@ -114,7 +114,7 @@ class WideTest(unittest.TestCase):
         first, second = wide.read_all(data + data)
         self.assertEqual(first.to_bytes(), data)
         self.assertEqual(second.to_bytes(), data)
-        self.assertEqual(tables.code_length(self.symbols[2], first).sum(), self.model.code_length(self.symbols[2]).sum())
+        self.assertEqual(first.code_length(self.symbols[2]).sum(), self.model.code_length(self.symbols[2]).sum())
 
     def test_damaged_bytes_are_refused(self):
         data = self.model.to_bytes()
@@ -164,7 +164,7 @@ class WideTest(unittest.TestCase):
     def test_it_codes_pictures_it_has_not_seen_shorter_than_the_narrow_form(self):
         narrow, _ = count.count(self.symbols[:2], 16)
         new = self.symbols[2]
-        self.assertLess(self.model.code_length(new).sum(), tables.code_length(new, narrow).sum())
+        self.assertLess(self.model.code_length(new).sum(), narrow.code_length(new).sum())
 
 
 if __name__ == "__main__":

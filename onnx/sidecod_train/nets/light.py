@@ -146,7 +146,7 @@ class Rate(nn.Module):
 
 def mass(away, scale, share):
     """Mass within 0.5 of `away` of a mixture, with these shares, of a logistic, a Laplace and a wide Laplace part."""
-    return share[0] * _logistic(away, 0.7 * scale) + share[1] * _laplace(away, scale) + share[2] * _laplace(away, 2.2 * scale)
+    return share[0] * _logistic(away, 0.7 * scale) + share[1] * laplace(away, scale) + share[2] * laplace(away, 2.2 * scale)
 
 
 def _logistic(away, scale):
@@ -154,7 +154,7 @@ def _logistic(away, scale):
     return torch.sigmoid((away + 0.5) / scale) - torch.sigmoid((away - 0.5) / scale)
 
 
-def _laplace(away, scale):
+def laplace(away, scale):
     """Mass of a Laplace distribution within 0.5 of `away`."""
     away = away.abs()
     outside = 0.5 * torch.exp(-(away - 0.5).clamp(min=0) / scale) * (1 - torch.exp(-1 / scale))

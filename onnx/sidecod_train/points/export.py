@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from .. import data
-from ..count import count, frequencies
+from ..count import count, without_context
 from ..export import OPSET, digest
-from ..tables import NEAR, NEIGHBOURS, Channel, Tables, code_length
 from . import cut
 from .net import Codec
 
@@ -40,32 +39,13 @@ def tables(codec, features, bins=12, sample=4000):
     """Entropy tables of each quality for float32 features [N, F, H, W]: ([Tables], [figures])."""
     sets, figures = [], []
     for quality in range(codec.qualities):
-        symbols = np.concatenate([codec.symbols(part, quality) for part in features.split(64)])
-        alone = symbols.shape[2:] == (1, 1)
-        made, figure = _plain(symbols) if alone else count(list(symbols), bins, sample=sample)
+        symbols = [s for part in features.split(64) for s in codec.symbols(part, quality)]
+        # A latent of one place has no neighbours.
+        alone = codec.latent == (1, 1)
+        made, figure = without_context(symbols) if alone else count(symbols, bins, sample=sample)
         sets.append(made)
         figures.append(figure)
     return sets, figures
-
-
-def _plain(symbols):
-    """What `count` returns, without contexts: symbols [N, C, 1, 1] of latents of one place have no neighbours."""
-    made, bits = [], 0.0
-    for values in symbols.reshape(len(symbols), -1).T.astype(np.int64):
-        kinds, number = np.unique(values, return_counts=True)
-        bits -= float((number * np.log2(number / len(values))).sum())
-        # All but one in some thousand have entries of their own.
-        rare = len(values) // 8000
-        ordered = np.sort(values)
-        lowest, highest = min(-1, int(ordered[rare])), max(1, int(ordered[len(values) - 1 - rare]))
-        counts = np.zeros(highest - lowest + 2)
-        inside = (kinds >= lowest) & (kinds <= highest)
-        counts[kinds[inside] - lowest] = number[inside]
-        counts[-1] = number[~inside].sum()
-        none = np.zeros(NEIGHBOURS, np.int8)
-        made.append(Channel(lowest, none[:NEAR], none, none[:0], np.zeros(0, np.int32), frequencies(counts[None])))
-    figure = bits / symbols.size
-    return Tables(made), {"bits_per_symbol": figure, "bits_per_symbol_without_context": figure}
 
 
 @torch.no_grad()
@@ -81,7 +61,7 @@ def report(model, tail, tensor, interface, codec, sets, photos):
             symbols = codec.symbols(feature, quality)
             decoded = codec.decoder(torch.from_numpy(symbols.astype(np.float32)), torch.tensor([quality]))
             got = tail(decoded).double().log_softmax(-1)[0]
-            size = code_length(symbols[0], made).sum() / 8 + FRAME
+            size = made.code_length(symbols[0]).sum() / 8 + FRAME
             error = float((decoded - feature).square().mean() / feature.var())
             divergence = float((wanted.exp() * (wanted - got)).sum())
             agrees, stays = int(got.argmax()) == top, top in got.topk(min(5, len(got))).indices.tolist()

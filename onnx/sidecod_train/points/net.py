@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..nets.light import Block
+from ..nets.light import Block, laplace
 
 # Channels before this one in whose magnitudes the rate model looks, as the entropy tables do.
 PREVIOUS = 6
@@ -216,14 +216,8 @@ class Rate(nn.Module):
         mean = (
             weight[0] * signed[:, :, 1:, :-1] + weight[1] * signed[:, :, :-1, 1:] + weight[2] * signed[:, :, :-1, :-1]
         )
-        away = (noisy - mean).abs()
-        outside = 0.5 * torch.exp(-(away - 0.5).clamp(min=0) / scale) * (1 - torch.exp(-1 / scale))
-        inside = 1 - 0.5 * (
-            torch.exp((away.clamp(max=0.5) - 0.5) / scale) + torch.exp(-(away.clamp(max=0.5) + 0.5) / scale)
-        )
-        mass = torch.where(away > 0.5, outside, inside)
         # A floor as the tables have one: an escape costs some 20 bits.
-        return -torch.log2(mass + 1e-6).sum((1, 2, 3))
+        return -torch.log2(laplace(noisy - mean, scale) + 1e-6).sum((1, 2, 3))
 
 
 class Training(nn.Module):

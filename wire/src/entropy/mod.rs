@@ -202,16 +202,17 @@ fn shape(
 
 /// The places of a picture in the order of the code.
 fn places(channels: usize, height: usize, width: usize) -> impl Iterator<Item = Place> {
-    let of_row = move |y| {
-        (0..width * channels).map(move |at| Place {
-            channel: at % channels,
-            y,
-            x: at / channels,
-            height,
-            width,
+    (0..height).flat_map(move |y| {
+        (0..width).flat_map(move |x| {
+            (0..channels).map(move |channel| Place {
+                channel,
+                y,
+                x,
+                height,
+                width,
+            })
         })
-    };
-    (0..height).flat_map(of_row)
+    })
 }
 
 /// Writes one symbol and gives it back.
