@@ -14,7 +14,7 @@ help:
 	@echo 'make demo    a photo through both sidecars and sent directly, side by side (PHOTO=path for your own)'
 	@echo 'make test    all tests but the next'
 	@echo 'make page    the admin pages in Chromium (Debian package chromium), screenshots in target/page'
-	@echo 'make peers   real model servers and clients through both sidecars (as root; 300 MB to download, 1.8 GB on disk)'
+	@echo 'make peers   real model servers and clients through both sidecars (as root; wants PyTorch; 300 MB to download, 1.8 GB on disk)'
 	@echo 'make docker  the images, built and driven with curl; no request lost while the edge restarts (as root)'
 	@echo 'make deb     the Debian package of proxy-device, in target/debian'
 	@echo 'make kubernetes  the example in docker/kubernetes checked, without a cluster'

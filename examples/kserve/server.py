@@ -1,9 +1,11 @@
 """An image classifier behind the Open Inference Protocol and TF Serving's, with kserve.
 
 One model for each way in which clients send a picture: as a normalised tensor (FP32 and FP16, NCHW), as
-pixels (UINT8, NHWC), and as a file (base64, in the v1 protocol).
+pixels (UINT8, NHWC), and as a file (base64, in the v1 protocol). With `--tail`, one more for features of
+which a device has run the head of the network.
 """
 
+import argparse
 import base64
 import io
 import uuid
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from kserve import InferOutput, InferResponse, Model, ModelServer
+from kserve import InferOutput, InferResponse, Model, ModelServer, model_server
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent.parent / "model-server/model"
@@ -73,9 +75,32 @@ class File(Classifier):
 
     def one(self, instance):
         names, probabilities = self.best(normalise(middle(base64.b64decode(instance["b64"]))))
-        return {"classes": names, "probabilities": probabilities.tolist()}
+        pairs = zip(names, probabilities.tolist())
+        return [{"class": name, "probability": probability} for name, probability in pairs]
+
+
+class Tail(Model):
+    """What follows a point of the network: the feature there in, all outputs out."""
+
+    def __init__(self, name, file):
+        super().__init__(name)
+        self.session = onnxruntime.InferenceSession(file)
+        self.ready = True
+
+    def predict(self, payload, headers=None, response_headers=None):
+        feature = payload.get_input_by_name("feature").as_numpy()
+        # In the file it has the name of the layer that it was cut at.
+        logits = self.session.run(None, {self.session.get_inputs()[0].name: feature})[0]
+        output = InferOutput("logits", list(logits.shape), "FP32")
+        output.set_data_from_numpy(logits, binary_data=False)
+        return InferResponse(payload.id or str(uuid.uuid4()), self.name, [output])
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(parents=[model_server.parser])
+    parser.add_argument("--tail", metavar="FILE", help="ONNX of the tail; its model is called `tail`")
+    options = parser.parse_args()
     models = [Tensor("fp32"), Tensor("fp16"), Pixels("uint8"), File("file")]
+    if options.tail:
+        models.append(Tail("tail", options.tail))
     ModelServer(enable_grpc=False).start(models)

@@ -5,13 +5,14 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Uri};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sidecod_wire::bundle::Point;
+use sidecod_wire::header;
 use sidecod_wire::interface::Labels;
 
 use crate::fail::Fail;
@@ -129,6 +130,9 @@ impl Place {
         let json = HeaderValue::from_static("application/json");
         parts.headers.insert(CONTENT_TYPE, json.clone());
         parts.headers.insert(CONTENT_LENGTH, body.len().into());
+        // They told of the app's body.
+        parts.headers.remove(CONTENT_ENCODING);
+        parts.headers.remove(header::JSON_LENGTH);
         // The answer is read here, whatever the app would take.
         parts.headers.insert(ACCEPT, json);
         parts.headers.remove(ACCEPT_ENCODING);
@@ -229,6 +233,8 @@ mod tests {
     fn a_feature_becomes_an_inference_request() {
         let (mut parts, ()) = http::Request::put("http://edge/predictions/x?y")
             .header("accept-encoding", "gzip")
+            .header("inference-header-content-length", "5")
+            .header("content-encoding", "gzip")
             .header("x-own", "kept")
             .body(())
             .unwrap()
@@ -243,7 +249,13 @@ mod tests {
         assert_eq!(parts.uri, "http://edge/v2/models/tail/infer");
         assert_eq!(parts.method, Method::POST);
         assert_eq!(parts.headers["x-own"], "kept");
-        assert!(!parts.headers.contains_key("accept-encoding"));
+        for of_the_app in [
+            "accept-encoding",
+            "inference-header-content-length",
+            "content-encoding",
+        ] {
+            assert!(!parts.headers.contains_key(of_the_app), "{of_the_app}");
+        }
         assert_eq!(parts.headers["content-length"], body.len().to_string());
         assert!(place(false).request(&mut parts, &[]).is_none());
     }

@@ -14,12 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import environments
+import points
 from answers import Answer, compare
 from cases import PEERS, photo_path
+from metrics import Metrics
 from programs import ROOT, Program, ProgramFault, free_ports
 from sidecars import Sidecars
 from table import markdown, plain
@@ -46,7 +49,10 @@ def main():
     try:
         if any(peer.libpython for peer in chosen):
             environments.has_library()
-        folders = [environments.ready(peer.folder) if peer.packages else None for peer in chosen]
+        folders = [environments.ready(peer.example) if peer.packages else None for peer in chosen]
+        if not options.inside:
+            for peer in (peer for peer in chosen if peer.point):
+                points.make(f"examples/{peer.folder}/interface.toml", os.path.dirname(peer.point))
         if options.install:
             return 0
         if not options.inside:
@@ -73,7 +79,7 @@ def read_options():
     parser.add_argument("peers", nargs="*", help=f"which of {', '.join(names)}; all where none is named")
     parser.add_argument("--bin", type=Path, default=ROOT / "target/release", help="folder of the programs")
     parser.add_argument("--table", action="store_true", help="print the table for docs/protocols.md as well")
-    parser.add_argument("--install", action="store_true", help="only make the environments")
+    parser.add_argument("--install", action="store_true", help="only make the environments and the points")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     unknown = set(options.peers) - set(names)
@@ -107,7 +113,8 @@ def run(peer, folder, binaries):
     with tempfile.TemporaryDirectory(prefix="sidecod-peers-") as logs:
         with Program(peer.server, command, f"{logs}/server", environment) as server:
             server.answers(url + peer.health)
-            with Sidecars(ROOT / "examples" / peer.folder, url, binaries, logs) as sidecars:
+            point = points.without_tail(ROOT / peer.point, Path(logs) / "point") if peer.point else None
+            with Sidecars(ROOT / "examples" / peer.folder, url, binaries, logs, point) as sidecars:
                 # Opens the connection of the link, whose cost belongs to no request; and crosses as it is.
                 sidecars.device.answers(sidecars.url() + peer.health)
                 print(f"peers: {peer.server} is up after {time.monotonic() - started:.0f} s", flush=True)
@@ -124,8 +131,9 @@ def run(peer, folder, binaries):
 def ask(peer, request, photo, folder, server, sidecars):
     """One photo, directly and through the sidecars."""
     path = photo_path(ROOT, photo)
-    direct = client(request, folder, path, server, {}, [])
-    with sidecars.way(request.way) as (url, environment, prefix):
+    with models_that_run(request, server) as ran_directly:
+        direct = client(request, folder, path, server, {}, [])
+    with sidecars.way(request.way) as (url, environment, prefix), models_that_run(request, server) as ran:
         before = sidecars.metrics()
         offloaded = client(request, folder, path, url, environment, prefix)
         added = sidecars.metrics() - before
@@ -136,10 +144,25 @@ def ask(peer, request, photo, folder, server, sidecars):
     good = agree and crossed == {"code": 1} and sent < body
     if crossed != {"code": 1}:
         said += f"; crossed as {crossed}, not as one code"
+    if request.models and [ran_directly, ran] != [{model: 1} for model in request.models]:
+        good = False
+        said += f"; the server ran {ran_directly} directly, {ran} through the sidecars"
     word = "ok  " if good else "FAIL"
     way = "" if request.way == "reverse" else f", {request.way}"
     print(f"  {word} {request.what}{way}, {path.name}: {body} B, {sent} B on the link; {said}", flush=True)
     return Result(peer, request, path.name, body, sent, good)
+
+
+@contextmanager
+def models_that_run(request, server):
+    """Which of the server's models run meanwhile, by its own metrics: name to count."""
+    ran = {}
+    if not request.models:
+        yield ran
+        return
+    before = Metrics.read(server.removeprefix("http://"))
+    yield ran
+    ran |= (Metrics.read(server.removeprefix("http://")) - before).models()
 
 
 def client(request, folder, photo, url, environment, prefix):

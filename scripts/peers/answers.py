@@ -1,6 +1,7 @@
 """What a client printed, and whether two answers are the same to its user."""
 
 import difflib
+import json
 from dataclasses import dataclass
 
 # How alike the lines of two answers of the text reader must be, 1 being the same letters.
@@ -9,21 +10,38 @@ ALIKE = 0.9
 
 @dataclass(frozen=True)
 class Answer:
-    """Lines of `probability text`, best first."""
+    """Lines of `probability text`, best first, and the form of the server's JSON where the client printed it."""
 
     lines: tuple
+    form: object = None
 
     @classmethod
     def read(cls, printed):
+        body = None
+        if printed.startswith("{"):
+            body, _, printed = printed.partition("\n")
         pairs = (line.split(" ", 1) for line in printed.splitlines() if line)
-        return cls(tuple((float(probability), text) for probability, text in pairs))
+        lines = tuple((float(probability), text) for probability, text in pairs)
+        return cls(lines, body and form(json.loads(body)))
 
     def texts(self):
         return [text for _, text in self.lines]
 
 
+def form(value):
+    """A JSON value with its keys in their order, and the kind of each text and number."""
+    if isinstance(value, dict):
+        return [(key, form(inner)) for key, inner in value.items()]
+    if isinstance(value, list):
+        return [form(inner) for inner in value]
+    return type(value).__name__
+
+
 def compare(direct, offloaded, is_text):
     """Whether they agree, and in what words to say it."""
+    if direct.form != offloaded.form:
+        forms = (str(answer.form)[:200] for answer in (direct, offloaded))
+        return False, "the form of the answer is {}, through the sidecars {}".format(*forms)
     if not direct.lines or not offloaded.lines:
         return False, f"direct {direct.lines[:1]}, through the sidecars {offloaded.lines[:1]}"
     if is_text:

@@ -21,6 +21,9 @@ class Request:
     # How the client finds proxy-device: by its URL (`reverse`), by HTTP_PROXY (`forward`), or by rules of
     # the system that redirect its connections (`transparent`).
     way: str = "reverse"
+    # Which of the server's models answers directly, and which through the sidecars, if the server's metrics
+    # are to say so.
+    models: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,13 @@ class Peer:
     # What it runs in: pinned packages of its folder, or nothing but Python.
     packages: bool = True
     libpython: bool = False
+    # A bundle of features whose tail the server has.
+    point: str = ""
+
+    @property
+    def example(self):
+        """The example whose packages it runs in."""
+        return self.folder.partition("/")[0]
 
     def start(self, bin_folder, sidecars, port):
         """The command and the environment that start the server on a port (and those after it)."""
@@ -50,6 +60,7 @@ class Peer:
 TRITON_CLIENT = "tritonclient 2.73.0"
 REQUESTS = "requests 2.34.2"
 BASE64 = "the base64 text"
+POINT = "target/kserve/block4"
 
 
 def tensor(kind, *options):
@@ -86,6 +97,23 @@ PEERS = (
                 PHOTOS[:1],
                 by=REQUESTS,
                 way="forward",
+            ),
+        ),
+    ),
+    Peer(
+        folder="kserve/tail",
+        server="kserve 0.21.0",
+        client=REQUESTS,
+        command=("{bin}/python", "examples/kserve/server.py", "--http_port", "{port}", "--tail", f"{POINT}/tail.onnx"),
+        health="/v2/health/ready",
+        point=POINT,
+        requests=(
+            Request(
+                "tf-serving",
+                "JPEG as base64 in JSON (v1), as block4:q1, tail in the server",
+                ("kserve/client_v1.py", "--json"),
+                BASE64,
+                models=("file", "tail"),
             ),
         ),
     ),

@@ -62,8 +62,10 @@ def ready(peer):
     return folder / "bin"
 
 
-def run(command, hint):
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+def run(command, hint, **how):
+    """What a command printed."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, **how)
     if done.returncode:
         line = " ".join(map(str, command))
         raise EnvironmentFault(f"{line} failed; {hint}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout

@@ -1,4 +1,4 @@
-"""What proxy-device counts."""
+"""What proxy-device and model servers count."""
 
 import re
 import urllib.request
@@ -30,10 +30,15 @@ class Metrics:
 
     def outcomes(self):
         """How requests of all routes crossed, and why not as a code: name to count."""
-        counted = {}
-        for series, value in self.series.items():
-            label = re.search(r'(?:outcome|reason)="([^"]*)"', series)
-            name = series.partition("{")[0]
-            if value and name in ("sidecod_device_requests_total", "sidecod_device_not_coded_total"):
-                counted[label[1]] = int(value)
-        return counted
+        crossed = self.counted("sidecod_device_requests_total", "outcome")
+        return crossed | self.counted("sidecod_device_not_coded_total", "reason")
+
+    def models(self):
+        """How often each model of kserve ran: name to count."""
+        return self.counted("request_predict_seconds_count", "model_name")
+
+    def counted(self, name, label):
+        """What a counter has counted: value of a label to count."""
+        pattern = re.compile(rf'{name}{{.*\b{label}="([^"]*)"')
+        found = ((pattern.match(series), value) for series, value in self.series.items() if value)
+        return {match[1]: int(value) for match, value in found if match}

@@ -13,16 +13,24 @@ CLIENT_UID = 65534
 
 
 class Sidecars:
-    """proxy-device in front of proxy-edge in front of a server, with an example's configuration."""
+    """proxy-device in front of proxy-edge in front of a server, with an example's configuration.
 
-    def __init__(self, example, server, binaries, logs):
+    Where that has a point, `point` is the bundle that is taken for it.
+    """
+
+    def __init__(self, example, server, binaries, logs, point=None):
         self.example, self.server, self.binaries, self.logs = example, server, binaries, logs
+        self.point = point
         self.stack = ExitStack()
 
     def __enter__(self):
         with ExitStack() as stack:
             upstream = f'upstream=[{{ name = "default", url = "{self.server}" }}]'
-            self.edge = self.start(stack, "proxy-edge", 'listen="127.0.0.1:0"', upstream)
+            bundles, heads = [], []
+            if self.point:
+                bundles = [f'bundles=["onnx/codecs/photo", "{self.point}"]']
+                heads = [f'codec.heads=["{self.point}"]']
+            self.edge = self.start(stack, "proxy-edge", 'listen="127.0.0.1:0"', upstream, *bundles)
             self.device = self.start(
                 stack,
                 "proxy-device",
@@ -32,6 +40,7 @@ class Sidecars:
                 f'edge.url="http://{self.edge.address("data")}"',
                 f'direct="{self.server}"',
                 f'destination=[{{ hosts = ["{self.server.removeprefix("http://")}"] }}]',
+                *heads,
             )
             for one in (self.edge, self.device):
                 one.answers(f"http://{one.address('admin')}/ready")

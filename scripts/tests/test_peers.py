@@ -30,6 +30,15 @@ class Compare(unittest.TestCase):
         self.assertFalse(compare(bear, Answer.read("0.700 Arctic fox\n"), False)[0])
         self.assertFalse(compare(bear, Answer.read(""), False)[0])
 
+    def test_the_form_of_json_counts(self):
+        lines = "\n0.990 polar bear\n"
+        bear = Answer.read('{"best": [{"p": 0.99, "class": "polar bear"}]}' + lines)
+        same = Answer.read('{"best":[{"p":0.7,"class":"bear"}]}' + lines)
+        self.assertTrue(compare(bear, same, False)[0])
+        for other in ('{"best":[{"class":"bear","p":0.7}]}', '{"best":[{"p":1,"class":"bear"}]}', '{"best":[]}'):
+            self.assertFalse(compare(bear, Answer.read(other + lines), False)[0], other)
+        self.assertFalse(compare(bear, Answer.read("0.990 polar bear\n"), False)[0])
+
     def test_most_letters_of_a_text_count(self):
         text = Answer.read("0.99 NORTHERN PARCEL\n0.98 Order 58219-QX\n")
         self.assertTrue(compare(text, Answer.read("0.90 NORTHERN PARCEL\n0.98 Order 58219-OX\n"), True)[0])
@@ -43,12 +52,21 @@ class Added(unittest.TestCase):
         self.assertEqual(added.sum("sidecod_device_link_bytes_total", direction="sent"), 7)
         self.assertEqual(added.sum("sidecod_device_app_bytes_total"), 15)
 
+    def test_the_models_of_a_server_are_told_apart(self):
+        before = Metrics({'request_predict_seconds_count{model_name="file"}': 1.0})
+        after = {
+            'request_predict_seconds_count{model_name="file"}': 1.0,
+            'request_predict_seconds_count{model_name="tail"}': 1.0,
+            'request_predict_seconds_sum{model_name="tail"}': 2.0,
+        }
+        self.assertEqual((Metrics(after) - before).models(), {"tail": 1})
+
 
 class Cases(unittest.TestCase):
     def test_what_a_case_names_is_there(self):
         for peer in PEERS:
             folder = ROOT / "examples" / peer.folder
-            for name in ("proxy-device.toml", "proxy-edge.toml", *(["requirements.txt"] if peer.packages else [])):
+            for name in ("proxy-device.toml", "proxy-edge.toml", *(["interface.toml"] if peer.point else [])):
                 self.assertTrue((folder / name).is_file(), folder / name)
             for request in peer.requests:
                 self.assertTrue((ROOT / "examples" / request.client[0]).is_file(), request.client)
@@ -63,7 +81,7 @@ class Cases(unittest.TestCase):
         for peer in PEERS:
             if not peer.packages:
                 continue
-            pins = (ROOT / "examples" / peer.folder / "requirements.txt").read_text()
+            pins = (ROOT / "examples" / peer.example / "requirements.txt").read_text()
             pins = dict(line.replace("[http]", "").split("==") for line in pins.splitlines() if "==" in line)
             for said in {peer.server, peer.client, *(request.by for request in peer.requests)}:
                 for name, version in re.findall(r"\b([a-z][\w-]+) (\d[\d.]*\d)", said):
