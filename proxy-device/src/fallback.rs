@@ -246,7 +246,7 @@ pub async fn send_streamed(
     request: Request<Body>,
 ) -> (Outcome, Response<Body>) {
     if !destination.through_edge() {
-        return match direct(destination, request, None).await {
+        return match Box::pin(direct(destination, request, None)).await {
             Attempt::Answer(_, answer) => (Outcome::Elsewhere, answer),
             Attempt::Failed(failed) => (Outcome::Error, failed.problem),
         };
@@ -257,7 +257,7 @@ pub async fn send_streamed(
             relay::from_edge(answer, app.keep_server_timing).answer,
         ),
         Err(LinkError::Unreachable { request, .. }) if destination.direct.is_some() => {
-            match direct(destination, *request, None).await {
+            match Box::pin(direct(destination, *request, None)).await {
                 Attempt::Answer(outcome, answer) => (outcome, answer),
                 Attempt::Failed(failed) => (Outcome::Error, failed.problem),
             }

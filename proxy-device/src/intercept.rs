@@ -58,7 +58,8 @@ pub async fn answer(
         return line.end(known(Outcome::Error.name()), refusal);
     }
     if let Some(protocol) = sidecod_sidecar::upgrade::wanted(&request) {
-        let answer = upgrade::answer(&app, &destination, request, protocol, in_flight).await;
+        let answer = upgrade::answer(&app, &destination, request, protocol, in_flight);
+        let answer = Box::pin(answer).await;
         return line.end(known("upgrade"), answer);
     }
     let routes = if destination.through_edge() {
@@ -88,13 +89,14 @@ pub async fn answer(
     let mut coded = None;
     let (outcome, mut answer) = match route.and_then(|route| place(&app, route, &parts, &body)) {
         Some((route, place)) => {
-            let (outcome, answer, frame) =
-                routed(&app, &destination, route, place, parts, body).await;
+            // In boxes, so that what most requests need stays small.
+            let answered = routed(&app, &destination, route, place, parts, body);
+            let (outcome, answer, frame) = Box::pin(answered).await;
             coded = frame;
             (outcome, answer)
         }
         None if body.is_end_stream() && destination.through_edge() => {
-            bodiless(&app, &destination, parts).await
+            Box::pin(bodiless(&app, &destination, parts)).await
         }
         None => {
             let (body, broken) = Counted::new(body);

@@ -189,7 +189,7 @@ impl Edge {
             return line.end(known, answer);
         }
         if let Some(what) = request.headers().get(header::ASK).cloned() {
-            let answer = self.ask(&settings, &what, request).await;
+            let answer = Box::pin(self.ask(&settings, &what, request)).await;
             let outcome = answer.as_ref().map_or_else(|fail| fail.kind().1, |_| "own");
             let known = || Known {
                 route: "none".to_owned(),
@@ -272,7 +272,8 @@ impl Edge {
     ) -> Result<Response<Body>, Fail> {
         if let Some(protocol) = request.headers().get(ASK) {
             let protocol = protocol.clone();
-            return upgrade::answer(upstream, request, protocol, in_flight).await;
+            // In boxes, so that what most requests need stays small.
+            return Box::pin(upgrade::answer(upstream, request, protocol, in_flight)).await;
         }
         let sent = Sent::default();
         let (mut parts, incoming) = request.into_parts();
@@ -288,15 +289,15 @@ impl Edge {
                 content_type,
                 json_length,
             } = match deadline
-                .half(settings.restore(restorer, incoming, steps))
+                .half(Box::pin(settings.restore(restorer, incoming, steps)))
                 .await?
             {
                 Restored::Body(body) => body,
                 Restored::Values(place, values) => {
                     let (whither, feature) = ((upstream, deadline), (&*place, &values[..]));
-                    return settings
-                        .answer_feature(whither, feature, parts, steps, (in_flight, turn))
-                        .await;
+                    let guard = (in_flight, turn);
+                    let answer = settings.answer_feature(whither, feature, parts, steps, guard);
+                    return Box::pin(answer).await;
                 }
             };
             steps.note_restored(body.len());

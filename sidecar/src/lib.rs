@@ -7,6 +7,7 @@ pub mod body;
 pub mod config;
 pub mod connect;
 pub mod framing;
+pub mod gather;
 pub mod healthy;
 pub mod hop;
 pub mod listen;

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body::{Body, empty};
 use crate::framing;
+use crate::gather::Last;
 use crate::presence::{Presence, Socket};
 use crate::shutdown::Shutdown;
 use crate::tls;
@@ -223,10 +224,10 @@ impl Http {
         let connection = self.http2.serve_connection(TokioIo::new(io), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+            ended = Last::new(connection.as_mut()) => ended,
             () = shutdown.wait() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                Last::new(connection).await
             }
         };
         end(ended, place);
@@ -336,7 +337,8 @@ where
     R: Future<Output = Response<Body>> + Send + 'static,
 {
     hyper::service::service_fn(move |request| {
-        let answer = answer(request);
+        // hyper moves the future about; it is large.
+        let answer = Box::pin(answer(request));
         async move { Ok(answer.await) }
     })
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use http::{HeaderValue, Request};
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use sidecod_sidecar::body::empty;
+use sidecod_sidecar::gather::LastExecutor;
 use sidecod_sidecar::own::Own;
 use sidecod_sidecar::tls::{self, TlsError};
 use sidecod_sidecar::upstream::BaseUrl;
@@ -144,7 +145,7 @@ async fn http2<I>(address: SocketAddr, stream: I) -> Result<Connected, BoxError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let (sender, connection) = http2::Builder::new(LastExecutor)
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_AFTER)
         .keep_alive_timeout(PING_TIMEOUT)
