@@ -337,8 +337,17 @@ impl Manifest {
             .zip(latent.chunks(plane))
             .zip(gain)
         {
-            for (symbol, &value) in symbols.iter_mut().zip(latent) {
-                *symbol = self.quantizer.symbol(value * gain);
+            let scaled = latent.iter().map(|value| value * gain);
+            match &self.quantizer {
+                // A loop of its own, which fits vectors.
+                Quantizer::Round => symbols.iter_mut().zip(scaled).for_each(|(symbol, value)| {
+                    *symbol = rounded(value);
+                }),
+                Quantizer::Centers { centers, offset } => {
+                    for (symbol, value) in symbols.iter_mut().zip(scaled) {
+                        *symbol = nearest(centers, value) - offset;
+                    }
+                }
             }
         }
         symbols
@@ -410,23 +419,22 @@ impl Manifest {
     }
 }
 
-impl Quantizer {
-    fn symbol(&self, value: f32) -> i16 {
-        match self {
-            // A cast saturates, and gives 0 for what is no number.
-            Self::Round => (value.round() as i16).clamp(-MAX_SYMBOL, MAX_SYMBOL),
-            Self::Centers { centers, offset } => {
-                let above = centers.partition_point(|&center| center < value);
-                let nearest = match above {
-                    0 => 0,
-                    _ if above == centers.len() => above - 1,
-                    _ if value - centers[above - 1] <= centers[above] - value => above - 1,
-                    _ => above,
-                };
-                nearest as i16 - offset
-            }
-        }
-    }
+/// The next symbol, halves away from zero, and 0 for what is no number.
+fn rounded(value: f32) -> i16 {
+    let largest = i32::from(MAX_SYMBOL);
+    ((value + 0.5_f32.copysign(value)) as i32).clamp(-largest, largest) as i16
+}
+
+/// The index of the center that is nearest.
+fn nearest(centers: &[f32], value: f32) -> i16 {
+    let above = centers.partition_point(|&center| center < value);
+    let nearest = match above {
+        0 => 0,
+        _ if above == centers.len() => above - 1,
+        _ if value - centers[above - 1] <= centers[above] - value => above - 1,
+        _ => above,
+    };
+    nearest as i16
 }
 
 /// A manifest with its digest and tables.
@@ -536,7 +544,7 @@ mod tests {
             (-1e9, -MAX_SYMBOL),
             (f32::NAN, 0),
         ] {
-            assert_eq!(Quantizer::Round.symbol(value), symbol);
+            assert_eq!(rounded(value), symbol);
         }
     }
 

@@ -429,8 +429,8 @@ fn planes(picture: &Picture, rows: Range<usize>, width: usize) -> Vec<f32> {
         let source = &picture.rgb[start..start + picture_width * 3];
         for channel in 0..3 {
             let target = &mut pixels[channel * plane + y * width..][..width];
-            for (value, pixel) in target.iter_mut().zip(source.chunks_exact(3)) {
-                *value = f32::from(pixel[channel]) / 255.0;
+            for (value, pixel) in target.iter_mut().zip(source.as_chunks::<3>().0) {
+                *value = f32::from(pixel[channel]) * (1.0 / 255.0);
             }
             let last = target[picture_width - 1];
             target[picture_width..].fill(last);

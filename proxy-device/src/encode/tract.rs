@@ -80,11 +80,7 @@ impl Encoder for Tract {
             drop(planes);
             let output = self.plan(height, width)?.run(tvec!(input.into()))?;
             let latent = output.first().ok_or_else(|| TractError::msg("no output"))?;
-            Ok(latent
-                .to_plain_array_view::<f32>()?
-                .iter()
-                .copied()
-                .collect())
+            Ok(latent.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
         };
         run().map_err(|error| failed(self.file, &error))
     }

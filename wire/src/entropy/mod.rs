@@ -113,6 +113,10 @@ pub fn encode(symbols: &Symbols, tables: &Tables) -> Result<Vec<u8>, EntropyErro
     if Some(data.len()) != volume(channels, height, width) || channels != tables.channels() {
         return Err(shape(channels, height, width, tables, data.len()));
     }
+    let beyond = |symbol: &&i16| symbol.unsigned_abs() > MAX_SYMBOL.unsigned_abs();
+    if let Some(&symbol) = data.iter().find(beyond) {
+        return Err(EntropyError::Symbol(symbol));
+    }
     let mut coder = DefaultRangeEncoder::new();
     match &tables.0 {
         Form::Narrow(set) => {
@@ -120,8 +124,8 @@ pub fn encode(symbols: &Symbols, tables: &Tables) -> Result<Vec<u8>, EntropyErro
                 write_symbol(&mut coder, set.expect(data, place), data[place.index()])?;
             }
         }
-        Form::Wide(set) => set.walk(height, width, |index, expected| {
-            write_symbol(&mut coder, expected, data[index])
+        Form::Wide(set) => set.write(data, height, width, |symbol, expected| {
+            write_symbol(&mut coder, expected, symbol)
         })?,
     }
     let words = coder
@@ -167,9 +171,8 @@ pub fn decode(
                 data[place.index()] = read_symbol(&mut coder, set.expect(&data, place))?;
             }
         }
-        Form::Wide(set) => set.walk(height, width, |index, expected| {
-            data[index] = read_symbol(&mut coder, expected)?;
-            Ok(data[index])
+        Form::Wide(set) => set.read_into(&mut data, height, width, |expected| {
+            read_symbol(&mut coder, expected)
         })?,
     }
     Ok(Symbols {
@@ -215,15 +218,11 @@ fn places(channels: usize, height: usize, width: usize) -> impl Iterator<Item = 
     })
 }
 
-/// Writes one symbol and gives it back.
 fn write_symbol(
     coder: &mut DefaultRangeEncoder,
     expected: Expected<'_>,
     value: i16,
-) -> Result<i16, EntropyError> {
-    if value.unsigned_abs() > MAX_SYMBOL.unsigned_abs() {
-        return Err(EntropyError::Symbol(value));
-    }
+) -> Result<(), EntropyError> {
     let entry = expected.entry(value);
     write(coder, entry, expected.table)?;
     if entry == expected.escape {
@@ -231,7 +230,7 @@ fn write_symbol(
             write(coder, octet.into(), Octet)?;
         }
     }
-    Ok(value)
+    Ok(())
 }
 
 fn read_symbol(

@@ -26,6 +26,8 @@
 //! Sums are modulo 2^32. Symbols outside the picture count as zero. A sum below 16 is its own class,
 //! a negative one counts as zero; the others are classed by their highest bit and the three below it.
 
+use ::wide::{i16x8, i32x4};
+
 use super::model::Table;
 use super::tables::{Expected, TablesError, range, read_frequencies, read_range, split, split_at};
 use super::{EntropyError, MAX_SYMBOL};
@@ -40,6 +42,10 @@ const CLASSES: usize = 232;
 const PARTS: i32 = 8;
 const PART_BITS: u32 = 3;
 const MAX_SHIFT: u8 = 14;
+/// Channels whose sums one vector holds.
+const CHANNELS: usize = 4;
+/// Vectors that are summed together, in registers.
+const BLOCK: usize = 4;
 
 /// Contexts and frequencies for every channel of a latent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,16 +64,17 @@ pub(super) struct Wide {
 }
 
 /// The weights of one of the two sums.
+///
+/// The numbers that a sum is of, in pairs: left, above, above left and above right (as far as those
+/// are seen), and of the channels before at the same place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Weights {
     /// Channels, from the first on, of which the corners are seen.
     corners: usize,
-    /// For each channel: of the numbers around.
-    around: Vec<i16>,
-    /// For each channel: of its own at the corners.
+    /// For each channel: of its own at the corners. Empty where corners are seen.
     own: Vec<[i16; 2]>,
-    /// For each channel, in each that follows.
-    here: Vec<i16>,
+    /// For each pair of numbers, for each four channels: the two weights of each.
+    pairs: Vec<[i16; 2 * CHANNELS]>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,44 +149,88 @@ impl Wide {
         self.channels
     }
 
-    /// Goes through a picture in the order of the code: `symbol` is told which symbol is next
-    /// (channel by channel, row by row) and what to expect of it, and says what it is.
-    pub(super) fn walk(
+    /// Goes through the symbols of a picture in the order of the code, and tells `write` what to expect
+    /// of each. They lie channel by channel, row by row, and are in range.
+    pub(super) fn write(
         &self,
+        symbols: &[i16],
         height: usize,
         width: usize,
-        mut symbol: impl FnMut(usize, Expected<'_>) -> Result<i16, EntropyError>,
+        mut write: impl FnMut(i16, Expected<'_>) -> Result<(), EntropyError>,
     ) -> Result<(), EntropyError> {
-        let area = height * width;
         let mut values = Rows::new(&self.value, self.channels, width);
         let mut errors = Rows::new(&self.error, self.channels, width);
+        let (mut here, mut off) = (vec![0; self.channels], vec![0; self.channels]);
         for y in 0..height {
             values.next_row();
             errors.next_row();
             for x in 0..width {
-                values.next_place(x);
-                errors.next_place(x);
-                for channel in 0..self.channels {
-                    let (whole, expected) =
-                        self.expect(channel, values.sums[channel], errors.sums[channel]);
-                    let value = symbol(channel * area + y * width + x, expected)?;
-                    values.put(x, channel, value);
-                    errors.put(x, channel, (value - whole).abs());
+                let at_place = symbols[y * width + x..].iter().step_by(height * width);
+                here.iter_mut().zip(at_place).for_each(|(h, &s)| *h = s);
+                values.next_place(x, &here);
+                for (channel, off) in off.iter_mut().enumerate() {
+                    let whole = nearest(self.foresee(channel, values.sums[channel]));
+                    *off = here[channel].abs_diff(whole) as i16;
                 }
+                errors.next_place(x, &off);
+                for (channel, &symbol) in here.iter().enumerate() {
+                    let value = self.foresee(channel, values.sums[channel]);
+                    write(symbol, self.expect(channel, value, errors.sums[channel]))?;
+                }
+                values.keep(x, &here);
+                errors.keep(x, &off);
             }
         }
         Ok(())
     }
 
-    /// The rounded foreseen value and what to expect of a symbol.
-    fn expect(&self, channel: usize, value: i32, error: i32) -> (i16, Expected<'_>) {
+    /// Goes through a picture in the order of the code, and has `read` say what each symbol is of which
+    /// this is to be expected.
+    pub(super) fn read_into(
+        &self,
+        symbols: &mut [i16],
+        height: usize,
+        width: usize,
+        mut read: impl FnMut(Expected<'_>) -> Result<i16, EntropyError>,
+    ) -> Result<(), EntropyError> {
+        let mut values = Rows::new(&self.value, self.channels, width);
+        let mut errors = Rows::new(&self.error, self.channels, width);
+        let (mut here, mut off) = (vec![0; self.channels], vec![0; self.channels]);
+        for y in 0..height {
+            values.next_row();
+            errors.next_row();
+            for x in 0..width {
+                values.next_place(x, &[]);
+                errors.next_place(x, &[]);
+                for channel in 0..self.channels {
+                    let value = self.foresee(channel, values.sums[channel]);
+                    let symbol = read(self.expect(channel, value, errors.sums[channel]))?;
+                    symbols[(channel * height + y) * width + x] = symbol;
+                    here[channel] = symbol;
+                    off[channel] = symbol.abs_diff(nearest(value)) as i16;
+                    values.add_one(channel, here[channel]);
+                    errors.add_one(channel, off[channel]);
+                }
+                values.keep(x, &here);
+                errors.keep(x, &off);
+            }
+        }
+        Ok(())
+    }
+
+    /// The foreseen value of a symbol, in parts.
+    fn foresee(&self, channel: usize, sum: i32) -> i32 {
         let shift = u32::from(self.shifts[channel]) - PART_BITS;
-        let value = value.wrapping_add(1 << shift >> 1) >> shift;
+        let value = sum.wrapping_add(1 << shift >> 1) >> shift;
         let largest = PARTS * i32::from(MAX_SYMBOL);
-        let value = value.clamp(-largest, largest);
-        let whole = (value + PARTS / 2) >> PART_BITS;
+        value.clamp(-largest, largest)
+    }
+
+    /// What to expect of a symbol, by its foreseen value and the sum of errors.
+    fn expect(&self, channel: usize, value: i32, error: i32) -> Expected<'_> {
         let index = usize::from(self.classes[channel][class(error)]);
         let level = self.levels[index];
+        let whole = i32::from(nearest(value));
         let part = if index < self.fine {
             (value - PARTS * whole + PARTS / 2) as usize
         } else {
@@ -187,34 +238,35 @@ impl Wide {
         };
         let len = usize::from(level.values) + 2;
         let table = &self.cumulative[level.start + part * len..][..len];
-        let expected = Expected {
+        Expected {
             table: Table(table),
             first: whole + i32::from(level.lowest),
             escape: level.values,
-        };
-        (whole as i16, expected)
+        }
     }
+}
+
+/// The symbol that a foreseen value rounds to.
+fn nearest(value: i32) -> i16 {
+    ((value + PARTS / 2) >> PART_BITS) as i16
 }
 
 /// The class of a sum of errors.
 fn class(sum: i32) -> usize {
     let sum = sum.max(0) as u32;
-    if sum < 16 {
-        return sum as usize;
-    }
-    // From 16 on the highest bit is 4 to 30.
-    let highest = sum.ilog2();
-    (8 * (highest - 3) + (sum >> (highest - 3))) as usize
+    let shift = (sum | 8).ilog2() - 3;
+    (8 * shift + (sum >> shift)) as usize
 }
 
 impl Weights {
-    /// No weights. Numbers around a place are left, above, above left, above right.
+    /// No weights.
     fn new(channels: usize, corners: usize) -> Self {
+        let own = if corners == 0 { channels } else { 0 };
+        let pairs = channels + corners + channels.div_ceil(2);
         Self {
             corners,
-            around: vec![0; 2 * (channels + corners) * channels],
-            own: vec![[0; 2]; channels],
-            here: vec![0; channels * channels],
+            own: vec![[0; 2]; own],
+            pairs: vec![[0; 2 * CHANNELS]; pairs * vectors(channels)],
         }
     }
 
@@ -222,19 +274,21 @@ impl Weights {
     fn set(&mut self, channel: usize, channels: usize, bytes: &[u8]) {
         let pairs = bytes.chunks_exact(2);
         let mut words = pairs.map(|pair| i16::from_le_bytes([pair[0], pair[1]]));
-        let len = 2 * (channels + self.corners);
-        let (near, corners) = self.around[channel * len..][..len].split_at_mut(2 * channels);
-        near.fill_with(|| words.next().unwrap_or_default());
-        for from in 0..channel {
-            self.here[from * channels + channel] = words.next().unwrap_or_default();
+        let here = 2 * (channels + self.corners);
+        let numbers = (0..2 * channels).chain(here..here + channel);
+        for number in numbers.chain(2 * channels..here) {
+            let four = &mut self.pairs[number / 2 * vectors(channels) + channel / CHANNELS];
+            four[2 * (channel % CHANNELS) + number % 2] = words.next().unwrap_or_default();
         }
-        let corners = if corners.is_empty() {
-            &mut self.own[channel]
-        } else {
-            corners
-        };
-        corners.fill_with(|| words.next().unwrap_or_default());
+        if let Some(own) = self.own.get_mut(channel) {
+            own.fill_with(|| words.next().unwrap_or_default());
+        }
     }
+}
+
+/// Vectors of the sums of a place, a multiple of [`BLOCK`].
+fn vectors(channels: usize) -> usize {
+    channels.div_ceil(CHANNELS).next_multiple_of(BLOCK)
 }
 
 /// The known numbers of two rows, and one of the two weighted sums of them.
@@ -246,19 +300,23 @@ struct Rows<'a> {
     row: Vec<i16>,
     /// The numbers around a place.
     around: Vec<i16>,
+    /// Pairs of them that are not both zero: where their weights begin, and the pair four times.
+    pairs: Vec<(usize, i16x8)>,
     /// The sums of a place.
     sums: Vec<i32>,
 }
 
 impl<'a> Rows<'a> {
     fn new(weights: &'a Weights, channels: usize, width: usize) -> Self {
+        let numbers = 2 * (channels + weights.corners) + channels.next_multiple_of(2);
         Self {
             weights,
             channels,
             above: vec![0; channels * (width + 2)],
             row: vec![0; channels * (width + 2)],
-            around: vec![0; 2 * (channels + weights.corners)],
-            sums: vec![0; channels],
+            around: vec![0; numbers],
+            pairs: vec![(0, i16x8::ZERO); numbers / 2],
+            sums: vec![0; CHANNELS * vectors(channels)],
         }
     }
 
@@ -266,7 +324,8 @@ impl<'a> Rows<'a> {
         std::mem::swap(&mut self.above, &mut self.row);
     }
 
-    fn next_place(&mut self, x: usize) {
+    /// Makes the sums of the next place. `here` are its numbers, or none where they are not known yet.
+    fn next_place(&mut self, x: usize, here: &[i16]) {
         let (channels, corners) = (self.channels, self.weights.corners);
         let above = &self.above[x * channels..][..3 * channels];
         let (above_left, above) = above.split_at(channels);
@@ -276,47 +335,71 @@ impl<'a> Rows<'a> {
             above,
             &above_left[..corners],
             &above_right[..corners],
+            here,
         ];
         let mut rest = self.around.as_mut_slice();
         for part in parts {
-            let (here, after) = rest.split_at_mut(part.len());
-            here.copy_from_slice(part);
+            let (this, after) = rest.split_at_mut(part.len());
+            this.copy_from_slice(part);
             rest = after;
         }
+        self.sums.fill(0);
         let own = self.weights.own.iter().zip(above_left).zip(above_right);
         for (sum, ((weights, &left), &right)) in self.sums.iter_mut().zip(own) {
             *sum = product(weights[0], left).wrapping_add(product(weights[1], right));
         }
-        // Where nothing is around, as in most of a smooth picture, the sums are done.
-        if self.around.iter().fold(0, |any, number| any | number) != 0 {
-            let weights = self.weights.around.chunks_exact(self.around.len());
-            for (sum, weights) in self.sums.iter_mut().zip(weights) {
-                *sum = sum.wrapping_add(dot(weights, &self.around));
-            }
+        let mut some = 0;
+        let len = self.weights.pairs.len() / self.pairs.len();
+        for (index, &pair) in self.around.as_chunks().0.iter().enumerate() {
+            // The next takes its place where it is zero.
+            self.pairs[some] = (index * len, four_times(pair));
+            some += usize::from(pair != [0, 0]);
+        }
+        add(&self.weights.pairs, &self.pairs[..some], 0, &mut self.sums);
+    }
+
+    /// Adds a number of the place that has just become known to the sums of the channels that follow.
+    fn add_one(&mut self, channel: usize, number: i16) {
+        if number != 0 {
+            let pairs = self.channels + self.weights.corners + channel / 2;
+            let mut pair = [0; 2];
+            pair[channel % 2] = number;
+            let pair = (pairs * vectors(self.channels), four_times(pair));
+            let first = channel / (CHANNELS * BLOCK);
+            add(&self.weights.pairs, &[pair], first, &mut self.sums);
         }
     }
 
-    fn put(&mut self, x: usize, channel: usize, number: i16) {
-        self.row[(x + 1) * self.channels + channel] = number;
-        if number != 0 {
-            let weights = &self.weights.here[channel * self.channels..][..self.channels];
-            let later = channel + 1..self.channels;
-            for (sum, &weight) in self.sums[later.clone()].iter_mut().zip(&weights[later]) {
-                *sum = sum.wrapping_add(product(weight, number));
+    /// Keeps the numbers of a place for those that follow.
+    fn keep(&mut self, x: usize, numbers: &[i16]) {
+        self.row[(x + 1) * self.channels..][..self.channels].copy_from_slice(numbers);
+    }
+}
+
+/// Adds pairs of numbers times their weights to the sums, from a block of them on.
+fn add(weights: &[[i16; 2 * CHANNELS]], pairs: &[(usize, i16x8)], first: usize, sums: &mut [i32]) {
+    let blocks = sums.as_chunks_mut::<{ CHANNELS * BLOCK }>().0;
+    for (block, sums) in blocks.iter_mut().enumerate().skip(first) {
+        let sums = sums.as_chunks_mut::<CHANNELS>().0;
+        let mut added = [i32x4::ZERO; BLOCK];
+        for &(start, pair) in pairs {
+            let weights = &weights[start + block * BLOCK..][..BLOCK];
+            for (sum, &weights) in added.iter_mut().zip(weights) {
+                *sum += i16x8::new(weights).dot(pair);
             }
         }
+        for (sum, added) in sums.iter_mut().zip(added) {
+            *sum = (i32x4::new(*sum) + added).to_array();
+        }
     }
+}
+
+fn four_times([a, b]: [i16; 2]) -> i16x8 {
+    i16x8::new([a, b, a, b, a, b, a, b])
 }
 
 fn product(weight: i16, number: i16) -> i32 {
     i32::from(weight).wrapping_mul(number.into())
-}
-
-fn dot(weights: &[i16], numbers: &[i16]) -> i32 {
-    let products = weights.iter().zip(numbers);
-    products.fold(0, |sum: i32, (&weight, &number)| {
-        sum.wrapping_add(product(weight, number))
-    })
 }
 
 #[cfg(test)]
