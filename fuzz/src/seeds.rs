@@ -57,27 +57,54 @@ fn codecs(root: &Path, corpus: &Corpus) -> std::io::Result<Vec<u8>> {
     let tables = Tables::parse_all(&tables_bin).expect("tables").remove(0);
     corpus.put("tables", "photo-v0", &tables_bin)?;
     corpus.put("tables", "cut", &tables_bin[..tables_bin.len() / 2])?;
+    let wide_bin = wide_tables();
+    let wide = Tables::parse_all(&wide_bin).expect("tables").remove(0);
+    corpus.put("tables", "wide", &wide_bin)?;
     for name in ["photo-v0", "photo"] {
         let file = root.join("onnx/codecs").join(name).join("manifest.json");
         corpus.put("manifest", name, &std::fs::read(file)?)?;
     }
 
-    let mut symbols = Symbols::zeros(tables.channels(), 8, 8);
-    let mut state = 7_u32;
-    for symbol in &mut symbols.data {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        *symbol = if state >> 28 == 0 {
-            900
-        } else {
-            (state >> 30) as i16 - 1
-        };
+    for (index, name, tables) in [(0, "noise", &tables), (1, "noise-wide", &wide)] {
+        let mut symbols = Symbols::zeros(tables.channels(), 8, 8);
+        let mut state = 7_u32;
+        for symbol in &mut symbols.data {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *symbol = if state >> 28 == 0 {
+                900
+            } else {
+                (state >> 30) as i16 - 1
+            };
+        }
+        let code = entropy::encode(&symbols, tables).expect("a code");
+        corpus.put("entropy", name, &[&[index, 7, 7][..], &code].concat())?;
     }
-    let code = entropy::encode(&symbols, &tables).expect("a code");
-    corpus.put("entropy", "noise", &[&[0, 7, 7][..], &code].concat())?;
     let zeros = Symbols::zeros(tables.channels(), 8, 8);
     let code = entropy::encode(&zeros, &tables).expect("a code");
     corpus.put("entropy", "zeros", &[&[0, 7, 7][..], &code].concat())?;
     Ok(code)
+}
+
+/// Tables of the wide form: two channels, two levels of which the first has a table for each part.
+fn wide_tables() -> Vec<u8> {
+    let words = |words: &[i16]| -> Vec<u8> { words.iter().flat_map(|w| w.to_le_bytes()).collect() };
+    let mut bytes = [&b"SCT3"[..], &[2, 0, 1, 0, 2, 1]].concat();
+    for before in [&[][..], &[90]] {
+        bytes.push(8);
+        bytes.extend((0..232).map(|class| u8::from(class > 40)));
+        for weights in [[120, -8, 130, 9, -30, 10], [100, 20, 100, 25, 30, 30]] {
+            bytes.extend(words(&weights[..4]));
+            bytes.extend(words(before));
+            bytes.extend(words(&weights[4..]));
+        }
+    }
+    for (tables, side) in [(8, 1000), (1, 3000)] {
+        bytes.extend(words(&[-1, 3]));
+        for _ in 0..tables {
+            bytes.extend(words(&[side, 32_704 - 2 * side, side, 64]));
+        }
+    }
+    bytes
 }
 
 fn frames(code: &[u8], corpus: &Corpus) -> std::io::Result<()> {

@@ -11,7 +11,11 @@ use sidecod_wire::media::Color;
 use sidecod_wire::slot::{self, Preset, Tensors};
 use sidecod_wire::tensor::{self, Element, Layout, Notation, Tensor, Values};
 
-const TABLES: &[u8] = include_bytes!("../../onnx/codecs/photo-v0/tables.bin");
+/// Tables of each form.
+const TABLES: [&[u8]; 2] = [
+    include_bytes!("../../onnx/codecs/photo-v0/tables.bin"),
+    include_bytes!("../corpus/tables/wide"),
+];
 
 const PRESETS: [Preset; 10] = [
     Preset::Auto,
@@ -80,7 +84,8 @@ pub fn entropy(data: &[u8]) {
 
 fn tables_of_the_tree() -> &'static [Tables] {
     static SETS: OnceLock<Vec<Tables>> = OnceLock::new();
-    SETS.get_or_init(|| Tables::parse_all(TABLES).expect("the tables of the tree"))
+    let parse = |file| Tables::parse_all(file).expect("the tables of the tree");
+    SETS.get_or_init(|| TABLES.into_iter().flat_map(parse).collect())
 }
 
 /// Three bytes for preset, content-type and the length of the JSON, then a body.

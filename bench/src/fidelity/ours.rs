@@ -109,10 +109,26 @@ pub fn shipped() -> Result<Vec<PathBuf>> {
 }
 
 /// Opens bundles at every quality, without a bound on the longer side and with each of `max_sides`.
+/// Several of one name, as two versions are, go by their folders.
 pub fn open(folders: &[PathBuf], max_sides: &[u32]) -> Result<Vec<Ours>> {
     let engine = Engine::start(Device::Auto, 1, 1)?;
+    let bundles = bundles::read_all(folders)?;
+    let names: Vec<&str> = bundles
+        .iter()
+        .map(|stored| &*stored.bundle.manifest.name)
+        .collect();
+    let names: Vec<String> = names
+        .iter()
+        .zip(folders)
+        .map(
+            |(&name, folder)| match names.iter().filter(|&&other| other == name).count() {
+                1 => name.to_owned(),
+                _ => folder.display().to_string(),
+            },
+        )
+        .collect();
     let mut all = Vec::new();
-    for (folder, stored) in folders.iter().zip(bundles::read_all(folders)?) {
+    for ((folder, stored), name) in folders.iter().zip(bundles).zip(names) {
         let encoder = Arc::new(encode::Codec::open(folder, Limits::default())?);
         let decoder = Arc::new(Decoding::open(engine, stored)?);
         let manifest = decoder.manifest();
@@ -120,8 +136,8 @@ pub fn open(folders: &[PathBuf], max_sides: &[u32]) -> Result<Vec<Ours>> {
             for (quality, listed) in manifest.qualities.iter().enumerate() {
                 all.push(Ours {
                     name: match max_side {
-                        0 => manifest.name.clone(),
-                        bound => format!("{}@{bound}", manifest.name),
+                        0 => name.clone(),
+                        bound => format!("{name}@{bound}"),
                     },
                     label: listed.name.clone(),
                     quality,
