@@ -112,6 +112,9 @@ enum Command {
         /// Folder with proxy-device.profile.json and proxy-edge.profile.json of this machine.
         #[arg(long)]
         profiles: Option<PathBuf>,
+        /// Folder of points (`make points`) that options may name.
+        #[arg(long)]
+        points: Option<PathBuf>,
         /// Options of the route, with commas between.
         #[arg(long, value_delimiter = ',')]
         options: Vec<String>,
@@ -209,6 +212,7 @@ fn main() -> Result<()> {
             data,
             requests,
             profiles,
+            points,
             options,
             out,
             json,
@@ -218,6 +222,7 @@ fn main() -> Result<()> {
                 data,
                 requests,
                 profiles,
+                points,
                 options,
                 out,
             };

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use serde_json::Value;
 use sidecod_bench::client::Client;
-use sidecod_bench::stack::{Stack, workspace};
+use sidecod_bench::stack::{Stack, program, workspace};
 
 const PATH: &str = "/predictions/efficientnet-lite0";
 const FORCE: &str = "x-option";
@@ -201,4 +201,24 @@ async fn without_edge_and_server_the_device_answers_itself() {
         .metric(&page, "sidecod_device_requests_total", &labels)
         .await;
     assert_eq!(fallback.expect("a metric") as usize, options.len() - 1);
+}
+
+#[test]
+fn the_edge_measures_what_a_feature_takes() {
+    let out = tempfile::tempdir().expect("a folder");
+    let out = out.path().join("edge.json");
+    let measured = std::process::Command::new(program("proxy-edge").expect("a program"))
+        .current_dir(workspace())
+        .args(["--config", "examples/demo/proxy-edge.toml", "--set"])
+        .arg(set("bundles", &list(&points()[..1])))
+        .args(["profile", "--max-side", "64", "--out"])
+        .arg(&out)
+        .output()
+        .expect("proxy-edge runs");
+    let said = String::from_utf8_lossy(&measured.stderr);
+    assert!(measured.status.success(), "{said}");
+    let profile: Value =
+        serde_json::from_slice(&std::fs::read(out).expect("a profile")).expect("JSON");
+    let sizes = profile["parts"][0]["points"].as_array();
+    assert!(sizes.is_some_and(|sizes| !sizes.is_empty()), "{profile:#}");
 }

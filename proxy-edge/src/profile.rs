@@ -59,7 +59,11 @@ fn restore(restorer: &Restorer, frame: Bytes) -> Result<(), RunError> {
 fn frame(bundle: &Bundle, side: u32) -> Result<Bytes, RunError> {
     let manifest = &bundle.manifest;
     let quality = manifest.qualities.len() / 2;
-    let (rows, columns) = manifest.latent_size(side, side);
+    // A feature has one size, whatever the photo's.
+    let (rows, columns) = match &manifest.point {
+        Some(point) => manifest.latent_size(point.feature[2] as u32, point.feature[1] as u32),
+        None => manifest.latent_size(side, side),
+    };
     let mut symbols = Symbols::zeros(manifest.channels, rows, columns);
     let mut seed = 1_u32;
     for symbol in &mut symbols.data {

@@ -144,7 +144,10 @@ pub fn measure(options: &Options) -> Result<Vec<Row>> {
 }
 
 /// The points of a folder, those that are cut early first.
-fn folders(points: &Path) -> Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// If there are none.
+pub fn folders(points: &Path) -> Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
     for entry in std::fs::read_dir(points)? {
         let folder = entry?.path();

@@ -1,12 +1,13 @@
 //! The programs at both ends of the link.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use super::Options;
 use super::link::FAR;
 use crate::client::Client;
+use crate::fidelity::points;
 use crate::netns::Namespace;
 use crate::stack::{Program, linked, ready, workspace};
 
@@ -72,6 +73,15 @@ impl Programs {
         if let Some(file) = profile("proxy-edge.profile.json") {
             set(&mut arguments, "profile", &file);
         }
+        let points = match &options.points {
+            Some(folder) => points::folders(&std::path::absolute(folder)?)?,
+            None => Vec::new(),
+        };
+        if !points.is_empty() {
+            let photo = workspace().join("onnx/codecs/photo");
+            let bundles: Vec<&PathBuf> = std::iter::once(&photo).chain(&points).collect();
+            set(&mut arguments, "bundles", &format!("{bundles:?}"));
+        }
         let edge = Program::start_in(far, "proxy-edge", &arguments)?;
 
         let names: Vec<String> = if options.options.is_empty() {
@@ -85,6 +95,7 @@ impl Programs {
         set(&mut arguments, "direct", &format!("\"{server_url}\""));
         let edge_url = format!("\"http://{}\"", edge.address("data"));
         set(&mut arguments, "edge.url", &edge_url);
+        set(&mut arguments, "codec.heads", &format!("{points:?}"));
         set(&mut arguments, "plan.force_header", &format!("\"{FORCE}\""));
         if let Some(file) = profile("proxy-device.profile.json") {
             set(&mut arguments, "plan.profile", &file);
