@@ -65,6 +65,8 @@ def symbols_of(codec, photo, quality=0):
 
 def training_symbols(codec, quality, config, photos):
     """Symbols (offset 0) of whole training photos at the scales of `config`, a TablesConfig."""
+    # A cut-out is no picture by itself.
+    photos = [photo for photo in photos if photo.mode == "RGB"]
     out = []
     for side in config.sides:
         for photo in photos[: config.photos]:

@@ -91,6 +91,14 @@ class SmokeTest(unittest.TestCase):
         with self.assertRaisesRegex(data.DataError, "40 pixels"):
             data.Crops(more[:1], settings, 5, 4)
 
+    def test_cut_outs_give_no_symbols_for_the_tables(self):
+        codec, settings = self.trained.codec.plain(), self.config.tables
+        more = [Image.new("RGBA", (64, 64)), *self.photos]
+        self.assertEqual(
+            len(export.training_symbols(codec, 0, settings, more)),
+            len(export.training_symbols(codec, 0, settings, self.photos)),
+        )
+
     def test_bundle_is_complete(self):
         written = json.loads((self.out / "manifest.json").read_text())
         self.assertEqual(written, self.manifest)
