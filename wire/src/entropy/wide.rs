@@ -158,30 +158,27 @@ impl Wide {
         width: usize,
         mut write: impl FnMut(i16, Expected<'_>) -> Result<(), EntropyError>,
     ) -> Result<(), EntropyError> {
-        let mut values = Rows::new(&self.value, self.channels, width);
-        let mut errors = Rows::new(&self.error, self.channels, width);
-        let (mut here, mut off) = (vec![0; self.channels], vec![0; self.channels]);
-        for y in 0..height {
-            values.next_row();
-            errors.next_row();
-            for x in 0..width {
-                let at_place = symbols[y * width + x..].iter().step_by(height * width);
-                here.iter_mut().zip(at_place).for_each(|(h, &s)| *h = s);
-                values.next_place(x, &here);
-                for (channel, off) in off.iter_mut().enumerate() {
-                    let whole = nearest(self.foresee(channel, values.sums[channel]));
-                    *off = here[channel].abs_diff(whole) as i16;
-                }
-                errors.next_place(x, &off);
-                for (channel, &symbol) in here.iter().enumerate() {
-                    let value = self.foresee(channel, values.sums[channel]);
-                    write(symbol, self.expect(channel, value, errors.sums[channel]))?;
-                }
-                values.keep(x, &here);
-                errors.keep(x, &off);
+        let mut foreseen = vec![0; self.channels];
+        self.walk(height, width, |place, x, values, errors| {
+            // All symbols are known: the sums need no order.
+            let column = symbols[place..].iter().step_by(height * width);
+            values
+                .here
+                .iter_mut()
+                .zip(column)
+                .for_each(|(h, &s)| *h = s);
+            values.next_place(x);
+            for (channel, value) in foreseen.iter_mut().enumerate() {
+                *value = self.foresee(channel, values.sums[channel]);
+                errors.here[channel] = off(values.here[channel], *value);
             }
-        }
-        Ok(())
+            errors.next_place(x);
+            for (channel, &value) in foreseen.iter().enumerate() {
+                let expected = self.expect(channel, value, errors.sums[channel]);
+                write(values.here[channel], expected)?;
+            }
+            Ok(())
+        })
     }
 
     /// Goes through a picture in the order of the code, and has `read` say what each symbol is of which
@@ -193,26 +190,37 @@ impl Wide {
         width: usize,
         mut read: impl FnMut(Expected<'_>) -> Result<i16, EntropyError>,
     ) -> Result<(), EntropyError> {
+        self.walk(height, width, |place, x, values, errors| {
+            values.next_place(x);
+            errors.next_place(x);
+            for channel in 0..self.channels {
+                let value = self.foresee(channel, values.sums[channel]);
+                let symbol = read(self.expect(channel, value, errors.sums[channel]))?;
+                symbols[channel * height * width + place] = symbol;
+                values.put(channel, symbol);
+                errors.put(channel, off(symbol, value));
+            }
+            Ok(())
+        })
+    }
+
+    /// Goes through the places of a picture, row by row: `code` gets the place, its column, and what is
+    /// known of the symbols before it and of how far off they were, and makes the place's own known.
+    fn walk(
+        &self,
+        height: usize,
+        width: usize,
+        mut code: impl FnMut(usize, usize, &mut Rows<'_>, &mut Rows<'_>) -> Result<(), EntropyError>,
+    ) -> Result<(), EntropyError> {
         let mut values = Rows::new(&self.value, self.channels, width);
         let mut errors = Rows::new(&self.error, self.channels, width);
-        let (mut here, mut off) = (vec![0; self.channels], vec![0; self.channels]);
         for y in 0..height {
             values.next_row();
             errors.next_row();
             for x in 0..width {
-                values.next_place(x, &[]);
-                errors.next_place(x, &[]);
-                for channel in 0..self.channels {
-                    let value = self.foresee(channel, values.sums[channel]);
-                    let symbol = read(self.expect(channel, value, errors.sums[channel]))?;
-                    symbols[(channel * height + y) * width + x] = symbol;
-                    here[channel] = symbol;
-                    off[channel] = symbol.abs_diff(nearest(value)) as i16;
-                    values.add_one(channel, here[channel]);
-                    errors.add_one(channel, off[channel]);
-                }
-                values.keep(x, &here);
-                errors.keep(x, &off);
+                code(y * width + x, x, &mut values, &mut errors)?;
+                values.keep(x);
+                errors.keep(x);
             }
         }
         Ok(())
@@ -251,9 +259,15 @@ fn nearest(value: i32) -> i16 {
     ((value + PARTS / 2) >> PART_BITS) as i16
 }
 
+/// How far a symbol is off from what was foreseen.
+fn off(symbol: i16, value: i32) -> i16 {
+    symbol.abs_diff(nearest(value)) as i16
+}
+
 /// The class of a sum of errors.
 fn class(sum: i32) -> usize {
     let sum = sum.max(0) as u32;
+    // Nothing is shifted away below 16, where a sum is its own class.
     let shift = (sum | 8).ilog2() - 3;
     (8 * shift + (sum >> shift)) as usize
 }
@@ -298,7 +312,9 @@ struct Rows<'a> {
     /// Place by place, with a place of zeros before and after.
     above: Vec<i16>,
     row: Vec<i16>,
-    /// The numbers around a place.
+    /// The numbers of a place, as far as they are known; else 0.
+    here: Vec<i16>,
+    /// The numbers around a place, and its own.
     around: Vec<i16>,
     /// Pairs of them that are not both zero: where their weights begin, and the pair four times.
     pairs: Vec<(usize, i16x8)>,
@@ -308,14 +324,15 @@ struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     fn new(weights: &'a Weights, channels: usize, width: usize) -> Self {
-        let numbers = 2 * (channels + weights.corners) + channels.next_multiple_of(2);
+        let pairs = weights.pairs.len() / vectors(channels);
         Self {
             weights,
             channels,
             above: vec![0; channels * (width + 2)],
             row: vec![0; channels * (width + 2)],
-            around: vec![0; numbers],
-            pairs: vec![(0, i16x8::ZERO); numbers / 2],
+            here: vec![0; channels],
+            around: vec![0; 2 * pairs],
+            pairs: vec![(0, i16x8::ZERO); pairs],
             sums: vec![0; CHANNELS * vectors(channels)],
         }
     }
@@ -324,8 +341,8 @@ impl<'a> Rows<'a> {
         std::mem::swap(&mut self.above, &mut self.row);
     }
 
-    /// Makes the sums of the next place. `here` are its numbers, or none where they are not known yet.
-    fn next_place(&mut self, x: usize, here: &[i16]) {
+    /// Makes the sums of the next place, of all that is known.
+    fn next_place(&mut self, x: usize) {
         let (channels, corners) = (self.channels, self.weights.corners);
         let above = &self.above[x * channels..][..3 * channels];
         let (above_left, above) = above.split_at(channels);
@@ -335,7 +352,7 @@ impl<'a> Rows<'a> {
             above,
             &above_left[..corners],
             &above_right[..corners],
-            here,
+            &self.here,
         ];
         let mut rest = self.around.as_mut_slice();
         for part in parts {
@@ -348,8 +365,7 @@ impl<'a> Rows<'a> {
         for (sum, ((weights, &left), &right)) in self.sums.iter_mut().zip(own) {
             *sum = product(weights[0], left).wrapping_add(product(weights[1], right));
         }
-        let mut some = 0;
-        let len = self.weights.pairs.len() / self.pairs.len();
+        let (mut some, len) = (0, vectors(channels));
         for (index, &pair) in self.around.as_chunks().0.iter().enumerate() {
             // The next takes its place where it is zero.
             self.pairs[some] = (index * len, four_times(pair));
@@ -358,8 +374,9 @@ impl<'a> Rows<'a> {
         add(&self.weights.pairs, &self.pairs[..some], 0, &mut self.sums);
     }
 
-    /// Adds a number of the place that has just become known to the sums of the channels that follow.
-    fn add_one(&mut self, channel: usize, number: i16) {
+    /// Takes a number of the place that has become known, also into the sums of the channels that follow.
+    fn put(&mut self, channel: usize, number: i16) {
+        self.here[channel] = number;
         if number != 0 {
             let pairs = self.channels + self.weights.corners + channel / 2;
             let mut pair = [0; 2];
@@ -371,8 +388,9 @@ impl<'a> Rows<'a> {
     }
 
     /// Keeps the numbers of a place for those that follow.
-    fn keep(&mut self, x: usize, numbers: &[i16]) {
-        self.row[(x + 1) * self.channels..][..self.channels].copy_from_slice(numbers);
+    fn keep(&mut self, x: usize) {
+        self.row[(x + 1) * self.channels..][..self.channels].copy_from_slice(&self.here);
+        self.here.fill(0);
     }
 }
 
