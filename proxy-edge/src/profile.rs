@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sidecod_sidecar::profile::{Profiler, Summary};
-use sidecod_wire::bundle::Bundle;
+use sidecod_wire::bundle::{Bundle, Point};
 use sidecod_wire::entropy::{self, Symbols};
 use sidecod_wire::frame::{Frame, Slot};
 use sidecod_wire::media::{Color, MediaType};
@@ -59,11 +59,9 @@ fn restore(restorer: &Restorer, frame: Bytes) -> Result<(), RunError> {
 fn frame(bundle: &Bundle, side: u32) -> Result<Bytes, RunError> {
     let manifest = &bundle.manifest;
     let quality = manifest.qualities.len() / 2;
-    // A feature has one size, whatever the photo's.
-    let (rows, columns) = match &manifest.point {
-        Some(point) => manifest.latent_size(point.feature[2] as u32, point.feature[1] as u32),
-        None => manifest.latent_size(side, side),
-    };
+    let point = manifest.point.as_ref();
+    let (width, height) = point.map_or((side, side), Point::size);
+    let (rows, columns) = manifest.latent_size(width, height);
     let mut symbols = Symbols::zeros(manifest.channels, rows, columns);
     let mut seed = 1_u32;
     for symbol in &mut symbols.data {

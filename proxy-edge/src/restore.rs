@@ -165,8 +165,7 @@ impl Restorer {
                 "a frame of a feature has one slot, this one {slots}"
             )));
         };
-        let [_, height, width] = point.feature.map(|side| side as u32);
-        let sizes = vec![(width, height)];
+        let sizes = vec![point.size()];
         let (_, decoded, queued) = self
             .decode(codec, frame.quality.into(), frame.slots, sizes)
             .await?;

@@ -162,6 +162,13 @@ impl Point {
         self.feature.iter().product()
     }
 
+    /// Columns and rows of the feature: its size, whatever the photo's.
+    #[must_use]
+    pub fn size(&self) -> (u32, u32) {
+        let [_, height, width] = self.feature;
+        (width as u32, height as u32)
+    }
+
     fn check(&self, stride: usize, tile: usize) -> Result<(), BundleError> {
         let [channels, height, width] = self.feature;
         let sides = [height, width];

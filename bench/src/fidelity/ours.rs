@@ -80,7 +80,7 @@ impl Decoding {
         let bundle = &self.codec.bundle;
         let channels = bundle.manifest.channels;
         let size = match &bundle.manifest.point {
-            Some(point) => (point.feature[2] as u32, point.feature[1] as u32),
+            Some(point) => point.size(),
             None => slot.coded_size(),
         };
         let (height, width) = bundle.manifest.latent_size(size.0, size.1);
@@ -113,25 +113,17 @@ pub fn shipped() -> Result<Vec<PathBuf>> {
 pub fn open(folders: &[PathBuf], max_sides: &[u32]) -> Result<Vec<Ours>> {
     let engine = Engine::start(Device::Auto, 1, 1)?;
     let bundles = bundles::read_all(folders)?;
-    let names: Vec<&str> = bundles
-        .iter()
-        .map(|stored| &*stored.bundle.manifest.name)
-        .collect();
-    let names: Vec<String> = names
-        .iter()
-        .zip(folders)
-        .map(
-            |(&name, folder)| match names.iter().filter(|&&other| other == name).count() {
-                1 => name.to_owned(),
-                _ => folder.display().to_string(),
-            },
-        )
-        .collect();
+    let manifests = bundles.iter().map(|stored| &stored.bundle.manifest);
+    let names: Vec<String> = manifests.map(|manifest| manifest.name.clone()).collect();
     let mut all = Vec::new();
-    for ((folder, stored), name) in folders.iter().zip(bundles).zip(names) {
+    for (folder, stored) in folders.iter().zip(bundles) {
         let encoder = Arc::new(encode::Codec::open(folder, Limits::default())?);
         let decoder = Arc::new(Decoding::open(engine, stored)?);
         let manifest = decoder.manifest();
+        let name = match names.iter().filter(|&name| *name == manifest.name).count() {
+            1 => manifest.name.clone(),
+            _ => folder.display().to_string(),
+        };
         for max_side in std::iter::once(0).chain(max_sides.iter().copied()) {
             for (quality, listed) in manifest.qualities.iter().enumerate() {
                 all.push(Ours {

@@ -155,8 +155,8 @@ impl Head {
         steps.push(("media", clock.lap()));
         let latent = self.latent(values, &mut clock, &mut steps)?;
         let manifest = &self.bundle.manifest;
-        let [_, height, width] = self.point.feature;
-        let (rows, columns) = manifest.latent_size(width as u32, height as u32);
+        let (width, height) = self.point.size();
+        let (rows, columns) = manifest.latent_size(width, height);
         let symbols = manifest.quantize(quality, &latent, rows, columns);
         steps.push(("encode", clock.lap()));
         let code = entropy::encode(&symbols, &self.bundle.tables[quality])?;
@@ -204,10 +204,10 @@ impl Head {
         let feature = self.model.run(values, side, side)?;
         expect(HEAD, feature.len(), self.point.numbers())?;
         steps.push(("head", clock.lap()));
-        let [_, height, width] = self.point.feature;
-        let latent = self.encoder.run(feature, height, width)?;
+        let (width, height) = self.point.size();
+        let latent = self.encoder.run(feature, height as usize, width as usize)?;
         let manifest = &self.bundle.manifest;
-        let (rows, columns) = manifest.latent_size(width as u32, height as u32);
+        let (rows, columns) = manifest.latent_size(width, height);
         expect(ENCODER, latent.len(), manifest.channels * rows * columns)?;
         Ok(latent)
     }

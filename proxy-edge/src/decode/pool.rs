@@ -114,7 +114,7 @@ fn warm(codecs: &[Arc<Codec>], max_batch: usize) -> Result<(), DecoderError> {
             let windows = match &manifest.point {
                 // A feature has one size.
                 Some(point) => {
-                    let [_, height, width] = point.feature.map(|side| side as u32);
+                    let (width, height) = point.size();
                     vec![manifest.latent_size(width, height)]
                 }
                 None => [1, tile.div_ceil(4), tile]
