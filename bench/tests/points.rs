@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use serde_json::Value;
 use sidecod_bench::client::Client;
+use sidecod_bench::fidelity::points;
 use sidecod_bench::stack::{Stack, program, workspace};
 
 const PATH: &str = "/predictions/efficientnet-lite0";
@@ -19,15 +20,7 @@ static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// The points that `make points` builds.
 fn points() -> Vec<PathBuf> {
-    let folder = workspace().join("target/points");
-    let entries = std::fs::read_dir(&folder).expect("target/points: make points builds it");
-    let points = entries.map(|entry| entry.expect("an entry").path());
-    let mut points: Vec<PathBuf> = points
-        .filter(|path| path.join("head.onnx").exists())
-        .collect();
-    points.sort();
-    assert!(!points.is_empty(), "no points: make points builds them");
-    points
+    points::folders(&workspace().join("target/points")).expect("make points builds them")
 }
 
 fn list(paths: &[PathBuf]) -> String {
@@ -205,6 +198,7 @@ async fn without_edge_and_server_the_device_answers_itself() {
 
 #[test]
 fn the_edge_measures_what_a_feature_takes() {
+    let _alone = ALONE.blocking_lock();
     let out = tempfile::tempdir().expect("a folder");
     let out = out.path().join("edge.json");
     let measured = std::process::Command::new(program("proxy-edge").expect("a program"))

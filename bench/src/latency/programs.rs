@@ -9,7 +9,7 @@ use super::link::FAR;
 use crate::client::Client;
 use crate::fidelity::points;
 use crate::netns::Namespace;
-use crate::stack::{Program, linked, ready, workspace};
+use crate::stack::{self, Program, linked, ready, workspace};
 
 /// Options that keep about as much of the model's answers as each other (docs/codec.md).
 const OPTIONS: [&str; 4] = ["photo:q3", "webp:80", "jpeg:75", "passthrough"];
@@ -77,11 +77,9 @@ impl Programs {
             Some(folder) => points::folders(&std::path::absolute(folder)?)?,
             None => Vec::new(),
         };
-        if !points.is_empty() {
-            let photo = workspace().join("onnx/codecs/photo");
-            let bundles: Vec<&PathBuf> = std::iter::once(&photo).chain(&points).collect();
-            set(&mut arguments, "bundles", &format!("{bundles:?}"));
-        }
+        let photo = workspace().join("onnx/codecs/photo");
+        let bundles: Vec<&PathBuf> = std::iter::once(&photo).chain(&points).collect();
+        set(&mut arguments, "bundles", &format!("{bundles:?}"));
         let edge = Program::start_in(far, "proxy-edge", &arguments)?;
 
         let names: Vec<String> = if options.options.is_empty() {
@@ -166,5 +164,5 @@ fn config(name: &str) -> Vec<String> {
 }
 
 fn set(arguments: &mut Vec<String>, key: &str, value: &str) {
-    arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
+    arguments.extend(stack::set(key, value));
 }
