@@ -53,6 +53,11 @@ def load_photos(paths, max_side):
     return [load_photo(path, max_side) for path in paths]
 
 
+def whole(photos):
+    """Those of `photos` that are no cut-outs."""
+    return [photo for photo in photos if photo.mode == "RGB"]
+
+
 def short_side(image, side):
     """`image` scaled so that its shorter side is `side`."""
     scale = side / min(image.size)
@@ -86,7 +91,7 @@ class Crops:
     def __init__(self, photos, config, seed, batch):
         """`photos` are PIL images; `batch` is the size of every batch."""
         self.photos = [photo for photo in photos if min(photo.size) >= config.min_side]
-        self.grounds = [photo for photo in self.photos if photo.mode == "RGB"]
+        self.grounds = whole(self.photos)
         if not self.grounds:
             raise DataError(f"no photo has {config.min_side} pixels on its shorter side")
         self.config, self.seed, self.size = config, seed, batch

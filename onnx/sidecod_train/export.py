@@ -66,10 +66,9 @@ def symbols_of(codec, photo, quality=0):
 def training_symbols(codec, quality, config, photos):
     """Symbols (offset 0) of whole training photos at the scales of `config`, a TablesConfig."""
     # A cut-out is no picture by itself.
-    photos = [photo for photo in photos if photo.mode == "RGB"]
-    out = []
+    photos, out = data.whole(photos)[: config.photos], []
     for side in config.sides:
-        for photo in photos[: config.photos]:
+        for photo in photos:
             if 0 < side < min(photo.size):
                 photo = data.short_side(photo, side)
             elif side:

@@ -112,7 +112,7 @@ def _train(args, model, around, points):
     later = {model.tensor(name) for name in (*args.at, *args.keep)} | {last}
     kept = [name for name in model.places() if name in later]
     # Of cut-outs none is set aside: they are seen on other photos.
-    whole = [photo for photo in photos["train"] if photo.mode == "RGB"]
+    whole = data.whole(photos["train"])
     if len(whole) < 2 or args.aside < 2:
         raise ConfigError("split: --data, --aside: there are to be photos to train on, and one or more beside them")
     apart = {id(photo) for photo in whole[min(args.aside // 2, len(whole) - 1) :: args.aside]}
