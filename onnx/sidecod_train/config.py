@@ -28,6 +28,9 @@ class DataConfig:
     max_fraction: float = 1.0
     # Largest change of each colour channel's gain.
     colour: float = 0.1
+    # On a GPU, in place of a cut-out region of any size: shorter sides in pixels to which each photo
+    # is scaled, where it is that large; crops are cut from those as they are, in the GPU's memory.
+    sides: list = field(default_factory=list)
     # Threads that make batches ahead of time; 0 makes each when it is needed.
     workers: int = 0
 

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -141,3 +142,60 @@ class Crops:
                 self.ahead[each] = self.threads.submit(self.make, each, self.size)
         self.ahead = {each: self.ahead[each] for each in wanted}
         return self.ahead.pop(number).result()
+
+
+class DeviceCrops:
+    """As Crops, for a GPU that would wait for them: photos at the sizes of `config.sides` in its memory, and crops of those."""
+
+    def __init__(self, photos, config, seed, batch, device):
+        """`photos` are PIL images, those of too short a side are left out; `device` is a torch.device."""
+        self.config, self.seed, self.size, self.device = config, seed, batch, device
+        sides, crop = sorted(config.sides), config.crop
+        photos = [photo for photo in photos if min(photo.size) >= max(crop, config.min_side)]
+        if not whole(photos):
+            raise DataError(f"no photo has {max(crop, config.min_side)} pixels on its shorter side")
+
+        def scaled(photo):
+            kept = [short_side(photo, side) for side in sides if crop <= side <= min(photo.size)]
+            return [np.array(each.convert("RGBA")) for each in kept or [photo]]
+
+        with ThreadPoolExecutor(config.workers or None) as threads:
+            sizes = list(threads.map(scaled, photos))
+        flat = [each for photo in sizes for each in photo]
+        self.pixels = torch.cat([torch.from_numpy(each).reshape(-1, 4).to(device) for each in flat])
+
+        def tensor(values):
+            return torch.tensor(values, dtype=torch.int64, device=device)
+
+        self.height, self.width = tensor([each.shape[0] for each in flat]), tensor([each.shape[1] for each in flat])
+        areas = self.height * self.width
+        self.start = areas.cumsum(0) - areas
+        self.count = tensor([len(photo) for photo in sizes])
+        self.first = self.count.cumsum(0) - self.count
+        self.all = tensor(range(len(photos)))
+        self.grounds = tensor([i for i, photo in enumerate(photos) if photo.mode == "RGB"])
+
+    def cut(self, rng, photos):
+        """float32 [N, 4, crop, crop] in 0..1: a random square of a random one of `photos` each."""
+        crop = self.config.crop
+        draw = torch.rand(4, self.size, generator=rng, device=self.device)
+        photo = photos[(draw[0] * len(photos)).long().clamp(max=len(photos) - 1)]
+        each = self.first[photo] + torch.minimum((draw[1] * self.count[photo]).long(), self.count[photo] - 1)
+        height, width = self.height[each], self.width[each]
+        top, left = (d * (side - crop + 1) for d, side in ((draw[2], height), (draw[3], width)))
+        top, left = torch.minimum(top.long(), height - crop), torch.minimum(left.long(), width - crop)
+        along = torch.arange(crop, device=self.device)
+        row = self.start[each, None] + (top[:, None] + along) * width[:, None]
+        at = row[:, :, None] + (left[:, None] + along)[:, None, :]
+        return self.pixels[at].permute(0, 3, 1, 2).float() / 255.0
+
+    def batch(self, number, following):
+        """Batch `number`: float32 [batch, 3, crop, crop] in 0..1; the same for the same seed and number."""
+        rng = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)
+        image, ground = self.cut(rng, self.all), self.cut(rng, self.grounds)
+        opaque = image[:, 3:]
+        out = image[:, :3] * opaque + ground[:, :3] * (1 - opaque)
+        draw = torch.rand(5, self.size, generator=rng, device=self.device)
+        out = torch.where(draw[0, :, None, None, None] < 0.5, out, out.flip(3))
+        gain = 1 + self.config.colour * (2 * draw[1] - 1 + draw[2:] - 0.5)
+        return (out * gain.t()[:, :, None, None]).clamp(0, 1)

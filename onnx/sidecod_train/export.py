@@ -1,5 +1,6 @@
 """Writes a codec bundle: encoder, decoder in two forms, tables, manifest, log."""
 
+import copy
 import hashlib
 import json
 import shutil
@@ -7,7 +8,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 from tqdm import tqdm
 
 from . import data, evaluate, wide
@@ -42,9 +45,12 @@ def write_encoder(codec, path):
 def write_decoder(decoder, codec, script, graph):
     """decoder.pt and decoder.onnx: `symbols` [N, C, h, w] -> `pixels` [N, 3, stride h, stride w].
 
-    A codec of several qualities has a second input, `quality` [N], int64.
+    A codec of several qualities has a second input, `quality` [N], int64. Weights are stored in
+    half precision: whoever loads decoder.pt makes them float32 (`load_decoder`), decoder.onnx does so itself.
     """
-    torch.jit.script(decoder).save(str(script))
+    # In the order in which a CPU convolves faster, some tenth at the size of a crop.
+    stored = copy.deepcopy(decoder).half().to(memory_format=torch.channels_last)
+    torch.jit.script(stored).save(str(script))
     axes = {
         "symbols": {0: "batch", 2: "latent_height", 3: "latent_width"},
         "pixels": {0: "batch", 2: "height", 3: "width"},
@@ -55,6 +61,32 @@ def write_decoder(decoder, codec, script, graph):
         names.append("quality")
         axes["quality"] = {0: "batch"}
     _onnx(decoder, tuple(example), graph, names, "pixels", axes)
+    _store_halves(graph)
+
+
+def halved(decoder):
+    """`decoder` with weights as half precision holds them."""
+    return copy.deepcopy(decoder).half().float()
+
+
+def load_decoder(path):
+    """The TorchScript decoder in the file `path`, on the CPU, in float32."""
+    return torch.jit.load(str(path), map_location="cpu").float()
+
+
+def _store_halves(path):
+    """Stores the weights of the ONNX file `path` in half precision, each cast back before it is used."""
+    model = onnx.load(str(path))
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.dims:
+            name, stored = tensor.name, f"{tensor.name}_half"
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), stored))
+            casts.append(onnx.helper.make_node("Cast", [stored], [name], name=f"{name}_cast", to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, str(path))
 
 
 def symbols_of(codec, photo, quality=0):
@@ -102,13 +134,13 @@ def bundle(trainer, train_photos, val_photos, out):
         sets.append(cheapest_tables(codec, quality, symbols, config))
     # A codec of several qualities has one offset, 0.
     offset = sets[0][2]
-    decoder = codec.symbol_decoder(offset)
+    decoder = halved(codec.symbol_decoder(offset))
     write_encoder(codec, out / "encoder.onnx")
     write_decoder(decoder, codec, out / "decoder.pt", out / "decoder.onnx")
     (out / "tables.bin").write_bytes(b"".join(tables.to_bytes() for tables, _, _ in sets))
 
     device, qualities = trainer.device, []
-    on_device = trainer.averaged().symbol_decoder(offset).to(device)
+    on_device = decoder.to(device)
     quantizer, gains = codec.manifest(offset)
     for quality, (name, gain, (tables, figures, _)) in enumerate(zip(codec.names, gains, sets)):
 

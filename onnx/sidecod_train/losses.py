@@ -14,7 +14,8 @@ def features(mine, theirs):
 
     `theirs` is the target. One variance for a layer: a channel's own may be next to zero.
     """
-    terms = [pixels(a, b) / b.var().clamp(min=1e-6) for a, b in zip(mine, theirs)]
+    layers = [(a.float(), b.float()) for a, b in zip(mine, theirs)]
+    terms = [pixels(a, b) / b.var().clamp(min=1e-6) for a, b in layers]
     return sum(terms) / len(terms)
 
 
@@ -38,7 +39,7 @@ def orthogonality(convolutions):
 
 
 def total(config, original, decoded, bits, weight, teachers, convolutions):
-    """Returns (the loss, {name: value}) of a batch; `config` is a LossConfig.
+    """Returns (the loss, {name: mean without gradient}) of a batch; `config` is a LossConfig.
 
     The loss is bits per pixel plus, times each sample's `weight` [N], what the decoded picture
     lost; both over the weight's root, so that samples count about alike.
@@ -57,4 +58,4 @@ def total(config, original, decoded, bits, weight, teachers, convolutions):
     if config.orthogonality:
         terms["orthogonality"] = orthogonality(convolutions)
         loss = loss + config.orthogonality * terms["orthogonality"]
-    return loss, {name: float(torch.as_tensor(value).detach().mean()) for name, value in terms.items()}
+    return loss, {name: torch.as_tensor(value).detach().mean() for name, value in terms.items()}

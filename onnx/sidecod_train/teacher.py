@@ -216,7 +216,10 @@ class Teacher(nn.Module):
         self.graph = (Script if str(config.model).endswith((".pt", ".ts")) else Graph)(config.model)
         self.mean, self.std, self.weight = config.mean, config.std, config.weight
         self.features = list(config.features)
+        # Of the precision and the memory format that the weights are in, whatever they are moved to.
+        self.register_buffer("like", torch.zeros(1, 1, 1, 1), persistent=False)
 
     def forward(self, pixels):
         """pixels [N, 3, H, W] in 0..1 -> (logits [N, classes], features)."""
-        return self.graph((pixels * 255.0 - self.mean) / self.std, self.features)
+        logits, features = self.graph(((pixels * 255.0 - self.mean) / self.std).to(self.like.dtype), self.features)
+        return logits.float(), features

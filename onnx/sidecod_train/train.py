@@ -16,7 +16,10 @@ from torch import nn
 from tqdm import tqdm
 
 from . import losses, nets, warm
-from .data import Crops
+from .data import Crops, DeviceCrops
+
+# Steps taken one by one before one is recorded: libraries choose their kernels, and memory is found.
+UNRECORDED = 3
 
 
 def place():
@@ -52,6 +55,34 @@ def board(run, rank):
         yield writer.add_scalar
 
 
+class Recorded:
+    """A step recorded as a CUDA graph."""
+
+    def __init__(self, frozen):
+        """`frozen` says which steps are alike: what Trainer.frozen gives."""
+        self.frozen, self.plain, self.graph = frozen, UNRECORDED, None
+
+    def play(self, update, *inputs):
+        """What update(*inputs) does; the tensors that it returns change at the next call."""
+        if self.plain:
+            self.plain -= 1
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                out = update(*inputs)
+            torch.cuda.current_stream().wait_stream(side)
+            return out
+        if self.graph is None:
+            self.inputs = [value.clone() for value in inputs]
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.outputs = update(*self.inputs)
+        for mine, value in zip(self.inputs, inputs):
+            mine.copy_(value)
+        self.graph.replay()
+        return self.outputs
+
+
 class Trainer:
     """A codec in training, with everything that a checkpoint has to keep."""
 
@@ -66,14 +97,27 @@ class Trainer:
         self.codec = nets.make(config)
         self.codec.start(self.crops.make(0, config.train.start_crops), config.seed, config.train.start_tries)
         self.codec.to(self.device)
-        if config.train.precision == "bfloat16":
+        cuda, halved = self.device.type == "cuda", config.train.precision == "bfloat16"
+        if halved:
             # A third faster on a CPU with avx512_bf16.
             self.codec.decoder.to(memory_format=torch.channels_last)
         self.weights = torch.tensor(self.codec.weights, device=self.device)
         self.teachers = [teacher.to(self.device).eval() for teacher in teachers]
+        if halved and cuda:
+            # A CPU runs their depthwise convolutions no faster in bfloat16.
+            for teacher in self.teachers:
+                teacher.to(torch.bfloat16).to(memory_format=torch.channels_last)
+        if cuda and config.data.sides:
+            self.crops = DeviceCrops(photos, config.data, config.seed, config.train.batch, self.device)
         self.average = {name: value.clone() for name, value in self.codec.state_dict().items()}
         groups = [{"params": params, "factor": factor} for params, factor in self.codec.groups()]
-        self.optimizer = torch.optim.Adam(groups, lr=config.train.lr, betas=tuple(config.train.betas))
+        if cuda:
+            torch.backends.cudnn.benchmark = True
+            # What a recorded step shall read anew each time has to be a tensor.
+            for group in groups:
+                group["lr"] = torch.tensor(config.train.lr, device=self.device)
+        self.optimizer = torch.optim.Adam(groups, config.train.lr, tuple(config.train.betas), capturable=cuda)
+        self.recorded = None
 
     def start_from(self, bundle):
         """Begins with the weights of the light codec in folder `bundle`."""
@@ -122,44 +166,37 @@ class Trainer:
         out.load_state_dict(self.average)
         return out.plain()
 
-    def one_step(self):
-        """One optimiser step; returns the loss terms."""
+    def frozen(self):
+        """(whether batch statistics stay, whether only the decoder is trained) at this step."""
         config = self.config.train
+        return (self.step >= config.freeze_norm * config.steps, self.step >= config.freeze_code * config.steps)
+
+    def update(self, pixels, quality):
+        """Moves the weights by the gradient of a batch; returns the loss terms, tensors without gradient."""
+        freeze_norm, freeze_code = self.frozen()
         self.codec.train()
-        if self.step >= config.freeze_norm * config.steps:
+        if freeze_norm:
             for module in self.codec.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["factor"] * learning_rate(config, self.step)
-        # Everything random depends on the step and the process alone.
-        number = 1 + self.step * self.processes + self.rank
-        torch.manual_seed(self.config.seed * 1_000_003 + number)
-        ahead = range(number + self.processes, number + 8 * self.processes, self.processes)
-        pixels = torch.from_numpy(self.crops.batch(number, ahead)).to(self.device)
         mixed = contextlib.nullcontext()
-        if config.precision == "bfloat16":
-            mixed = torch.autocast(self.device.type, dtype=torch.bfloat16)
-        quality = torch.randint(len(self.weights), (len(pixels),)).to(self.device)
+        if self.config.train.precision == "bfloat16":
+            mixed = torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False)
         latent, bits = self.codec.code(pixels, quality)
         with mixed:
             decoded = self.codec.decode(latent, quality)
-        # A CPU runs the teachers' depthwise convolutions no faster in bfloat16.
-        with mixed if self.device.type == "cuda" else contextlib.nullcontext():
-            loss, terms = losses.total(
-                self.config.loss,
-                pixels,
-                decoded.float(),
-                bits,
-                self.weights[quality],
-                self.teachers,
-                nets.convolutions(self.codec),
-            )
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"step {self.step}: the loss is {float(loss)}")
+        loss, terms = losses.total(
+            self.config.loss,
+            pixels,
+            decoded.float(),
+            bits,
+            self.weights[quality],
+            self.teachers,
+            nets.convolutions(self.codec),
+        )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if self.step >= config.freeze_code * config.steps:
+        if freeze_code:
             for parameter in self.codec.coding():
                 parameter.grad = None
         if self.processes > 1:
@@ -167,18 +204,43 @@ class Trainer:
                 if parameter.grad is not None:
                     distributed.all_reduce(parameter.grad)
                     parameter.grad /= self.processes
-        nn.utils.clip_grad_norm_(self.codec.parameters(), config.clip)
+        nn.utils.clip_grad_norm_(self.codec.parameters(), self.config.train.clip)
         self.optimizer.step()
+        return {"loss": loss.detach(), **terms}
+
+    def replay(self, pixels, quality):
+        """As `update`, for one GPU: after some steps one is recorded and played again, since the GPU would wait for Python."""
+        if self.recorded is None or self.recorded.frozen != self.frozen():
+            self.recorded = Recorded(self.frozen())
+        return self.recorded.play(self.update, pixels, quality)
+
+    def one_step(self):
+        """One optimiser step; returns the loss terms."""
+        for group in self.optimizer.param_groups:
+            lr = group["factor"] * learning_rate(self.config.train, self.step)
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+        # Everything random depends on the step and the process alone.
+        number = 1 + self.step * self.processes + self.rank
+        torch.manual_seed(self.config.seed * 1_000_003 + number)
+        ahead = range(number + self.processes, number + 8 * self.processes, self.processes)
+        pixels = torch.as_tensor(self.crops.batch(number, ahead)).to(self.device)
+        quality = torch.randint(len(self.weights), (len(pixels),), device=self.device)
+        alone = self.device.type == "cuda" and self.processes == 1
+        terms = (self.replay if alone else self.update)(pixels, quality)
         self.step += 1
         # The average begins short, so that it forgets the start.
-        keep = min(config.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for name, value in self.codec.state_dict().items():
-                if value.is_floating_point():
-                    self.average[name].lerp_(value, 1 - keep)
-                else:
-                    self.average[name].copy_(value)
-        return {"loss": float(loss.detach()), **terms}
+        keep = min(self.config.train.average, (1 + self.step) / (10 + self.step))
+        state = self.codec.state_dict()
+        floats = [name for name, value in state.items() if value.is_floating_point()]
+        averages = [self.average[name] for name in floats]
+        torch._foreach_mul_(averages, keep)
+        torch._foreach_add_(averages, [state[name] for name in floats], alpha=1 - keep)
+        for name in state.keys() - set(floats):
+            self.average[name].copy_(state[name])
+        return terms
 
     def train(self, until=None):
         """Trains up to step `until` (default: all of them); returns the logged lines of this call."""
@@ -194,16 +256,19 @@ class Trainer:
                 for name, value in self.one_step().items():
                     sums[name] = sums.get(name, 0.0) + value
                 count += 1
-                if self.step % config.log_every == 0 or self.step == until:
+                saves = self.step % config.checkpoint_every == 0 or self.step == until
+                if saves or self.step % config.log_every == 0:
+                    if not math.isfinite(sums["loss"]):
+                        raise FloatingPointError(f"step {self.step}: the loss is {float(sums['loss'])}")
                     line = {"step": self.step, "seconds": round(time.monotonic() - begun, 1)}
                     line["lr"] = learning_rate(config, self.step - 1)
-                    line.update({name: round(value / count, 6) for name, value in sums.items()})
+                    line.update({name: round(float(value) / count, 6) for name, value in sums.items()})
                     lines.append(line)
                     log.write(json.dumps(line) + "\n")
                     log.flush()
                     for name, value in line.items():
                         chart(name, value, self.step)
                     sums, count = {}, 0
-                if self.rank == 0 and (self.step % config.checkpoint_every == 0 or self.step == until):
+                if saves and self.rank == 0:
                     self.save()
         return lines

@@ -7,6 +7,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
+from . import export
 from .nets.light import UNIT
 
 # Batches on which the rate model, which a bundle does not hold, is fitted.
@@ -28,8 +29,8 @@ def weights(folder):
         f"encoder.{tensor.name}": torch.from_numpy(np.array(numpy_helper.to_array(tensor), dtype=np.float32))
         for tensor in onnx.load(str(folder / "encoder.onnx")).graph.initializer
     }
-    for name, value in torch.jit.load(str(folder / "decoder.pt"), map_location="cpu").state_dict().items():
-        out["log_gain" if name == "step" else name] = -value.float().log() if name == "step" else value.float()
+    for name, value in export.load_decoder(folder / "decoder.pt").state_dict().items():
+        out["log_gain" if name == "step" else name] = -value.log() if name == "step" else value
     return out
 
 

@@ -114,7 +114,7 @@ def run(peer, folder, binaries):
         with Program(peer.server, command, f"{logs}/server", environment) as server:
             server.answers(url + peer.health)
             point = points.without_tail(ROOT / peer.point, Path(logs) / "point") if peer.point else None
-            with Sidecars(ROOT / "examples" / peer.folder, url, binaries, logs, point) as sidecars:
+            with Sidecars(ROOT / "examples" / peer.folder, url, binaries, logs, point, peer.settings) as sidecars:
                 # Opens the connection of the link, whose cost belongs to no request; and crosses as it is.
                 sidecars.device.answers(sidecars.url() + peer.health)
                 print(f"peers: {peer.server} is up after {time.monotonic() - started:.0f} s", flush=True)
@@ -141,9 +141,9 @@ def ask(peer, request, photo, folder, server, sidecars):
     sent = int(added.sum("sidecod_device_link_bytes_total", direction="sent"))
     agree, said = compare(direct, offloaded, peer.is_text)
     crossed = added.outcomes()
-    good = agree and crossed == {"code": 1} and sent < body
-    if crossed != {"code": 1}:
-        said += f"; crossed as {crossed}, not as one code"
+    good = agree and crossed == {request.outcome: 1} and sent < body
+    if crossed != {request.outcome: 1}:
+        said += f"; crossed as {crossed}, not as one {request.outcome}"
     if request.models and [ran_directly, ran] != [{model: 1} for model in request.models]:
         good = False
         said += f"; the server ran {ran_directly} directly, {ran} through the sidecars"

@@ -24,6 +24,8 @@ class Request:
     # Which of the server's models answers directly, and which through the sidecars, if the server's metrics
     # are to say so.
     models: tuple = ()
+    # What the device's metrics call the way in which it crosses.
+    outcome: str = "code"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Peer:
     libpython: bool = False
     # A bundle of features whose tail the server has.
     point: str = ""
+    # Of proxy-device, in place of what the example's file says.
+    settings: tuple = ()
 
     @property
     def example(self):
@@ -97,6 +101,26 @@ PEERS = (
                 PHOTOS[:1],
                 by=REQUESTS,
                 way="forward",
+            ),
+        ),
+    ),
+    Peer(
+        folder="kserve",
+        server="kserve 0.21.0",
+        client=REQUESTS,
+        command=("{bin}/python", "examples/kserve/server.py", "--http_port", "{port}"),
+        health="/v2/health/ready",
+        settings=(
+            'route=[{ name = "v1", path = "/v1/models/*", shape = "tf-serving", options = ["avif:60"],'
+            " timeout_ms = 120000 }]",
+        ),
+        requests=(
+            Request(
+                "tf-serving",
+                "JPEG as base64 in JSON (v1), written anew as AVIF",
+                ("kserve/client_v1.py",),
+                BASE64,
+                outcome="classical",
             ),
         ),
     ),

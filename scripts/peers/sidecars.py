@@ -15,12 +15,12 @@ CLIENT_UID = 65534
 class Sidecars:
     """proxy-device in front of proxy-edge in front of a server, with an example's configuration.
 
-    Where that has a point, `point` is the bundle that is taken for it.
+    Where that has a point, `point` is the bundle that is taken for it. `settings` are proxy-device's.
     """
 
-    def __init__(self, example, server, binaries, logs, point=None):
+    def __init__(self, example, server, binaries, logs, point=None, settings=()):
         self.example, self.server, self.binaries, self.logs = example, server, binaries, logs
-        self.point = point
+        self.point, self.settings = point, settings
         self.stack = ExitStack()
 
     def __enter__(self):
@@ -41,6 +41,7 @@ class Sidecars:
                 f'direct="{self.server}"',
                 f'destination=[{{ hosts = ["{self.server.removeprefix("http://")}"] }}]',
                 *heads,
+                *self.settings,
             )
             for one in (self.edge, self.device):
                 one.answers(f"http://{one.address('admin')}/ready")

@@ -181,7 +181,7 @@ fn choice(named: &Named, codec: &Codec) -> Result<Choice, String> {
             kind: Kind::Local,
             fidelity: Fidelity::WHOLE,
         },
-        "jpeg" | "webp" => {
+        _ if Classical::is_meant(name) => {
             let codec: Classical = name.parse()?;
             Choice {
                 name: codec.to_string(),
@@ -196,7 +196,7 @@ fn choice(named: &Named, codec: &Codec) -> Result<Choice, String> {
                 let bundles: Vec<_> = bundles.map(|m| format!("{}:QUALITY", m.name)).collect();
                 let local = parts.local().map_or("", |_| "local, ");
                 return Err(format!(
-                    "{name} is none of {}, jpeg:1 to jpeg:100, webp:1 to webp:100, {local}{PASSTHROUGH}",
+                    "{name} is none of {}, jpeg:1 to jpeg:100, webp:1 to webp:100, avif:1 to avif:100, {local}{PASSTHROUGH}",
                     bundles.join(", ")
                 ));
             };
@@ -294,9 +294,9 @@ mod tests {
                 "photo has no q9, but q1, ",
             ),
             (
-                "options = [\"avif:60\"]",
+                "options = [\"heic:60\"]",
                 "options",
-                "avif:60 is none of photo:QUALITY, ",
+                "heic:60 is none of photo:QUALITY, ",
             ),
             (
                 "options = [\"jpeg:0\"]",

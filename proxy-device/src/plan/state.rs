@@ -139,6 +139,15 @@ fn bytes_a_pixel(kind: Kind, codec: &Codec) -> f64 {
             ],
             quality,
         ),
+        Kind::Classical(Classical::Avif(quality)) => between(
+            &[
+                (20.0, 1970.0),
+                (40.0, 3550.0),
+                (60.0, 5460.0),
+                (80.0, 8060.0),
+            ],
+            quality,
+        ),
         Kind::Passthrough => SOME_BYTES,
     }
 }

@@ -66,7 +66,9 @@ impl Engine {
             module.f_set_eval()?;
             Ok(module)
         };
-        let module = load(&stored.decoder)?;
+        let mut module = load(&stored.decoder)?;
+        // Weights may be stored in half precision.
+        module.to(self.device, Kind::Float, false);
         let tail = stored.tail.as_deref().map(load).transpose()?;
         let feature = stored.bundle.manifest.point.as_ref().map(|point| {
             let values = if tail.is_some() {

@@ -31,6 +31,8 @@ pub enum MediaType {
     WebP,
     /// `image/bmp`, which is only written: a model server reads it fastest.
     Bmp,
+    /// `image/avif`, which a device writes to cross as it is. No frame names it.
+    Avif,
 }
 
 impl MediaType {
@@ -56,6 +58,7 @@ impl MediaType {
             Self::Png => "image/png",
             Self::WebP => "image/webp",
             Self::Bmp => "image/bmp",
+            Self::Avif => "image/avif",
         }
     }
 
@@ -65,6 +68,7 @@ impl MediaType {
             Self::Png => 1,
             Self::WebP => 2,
             Self::Bmp => 3,
+            Self::Avif => 4,
         }
     }
 
@@ -149,7 +153,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, MediaError> {
         MediaType::Png => png::decode(bytes, limits)?,
         MediaType::WebP => webp::decode(bytes, limits)?,
         // No bytes are sniffed as one.
-        MediaType::Bmp => return Err(MediaError::Unknown),
+        MediaType::Bmp | MediaType::Avif => return Err(MediaError::Unknown),
     };
     Ok(Picture {
         width,
@@ -167,7 +171,7 @@ pub fn size(bytes: &[u8]) -> Option<(u32, u32)> {
         MediaType::Jpeg => jpeg::size(bytes),
         MediaType::Png => png::size(bytes),
         MediaType::WebP => webp::size(bytes),
-        MediaType::Bmp => None,
+        MediaType::Bmp | MediaType::Avif => None,
     }
 }
 
@@ -221,6 +225,7 @@ fn write(picture: &Picture, media: MediaType, quality: Option<u8>) -> Result<Vec
         MediaType::Png => png::encode(picture, samples, exif).map_err(failed),
         MediaType::WebP => webp::encode(picture, samples, exif).map_err(failed),
         MediaType::Bmp => bmp::encode(picture).map_err(failed),
+        MediaType::Avif => Err(failed("there is no encoder without loss".to_owned())),
     }
 }
 

@@ -1,5 +1,8 @@
-//! Photos written anew as JPEG or WebP: smaller at their own size in pixels, and readable by the
-//! model server without any decoder at the edge.
+//! Photos written anew as JPEG, WebP or AVIF: smaller at their own size in pixels, and readable by
+//! the model server without any decoder at the edge.
+
+mod avif;
+mod webp;
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,18 +15,15 @@ use sidecod_wire::slot::{self, Form};
 
 use super::{Clock, Coded, Crossing, Looked, NotCoded, content_type, smaller};
 
-/// WebP's effort, 0 to 6. Half of the time of the default 4 for a few per cent more bytes.
-const WEBP_METHOD: i32 = 2;
-/// Longest side of a WebP in pixels.
-const WEBP_SIDE: u32 = 16_383;
-
-/// A lossy image codec at a quality of 1 to 100, as libjpeg and libwebp count it.
+/// A lossy image codec at a quality of 1 to 100, as libjpeg, libwebp and ravif count it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Classical {
     /// Baseline JPEG, chroma at half the resolution.
     Jpeg(u8),
     /// WebP.
     WebP(u8),
+    /// AVIF.
+    Avif(u8),
 }
 
 impl Classical {
@@ -31,7 +31,25 @@ impl Classical {
         match self {
             Self::Jpeg(_) => MediaType::Jpeg,
             Self::WebP(_) => MediaType::WebP,
+            Self::Avif(_) => MediaType::Avif,
         }
+    }
+
+    /// The codec of this name, `jpeg`, `webp` or `avif`, at qualities to come.
+    fn named(codec: &str) -> Option<fn(u8) -> Self> {
+        match codec {
+            "jpeg" => Some(Self::Jpeg),
+            "webp" => Some(Self::WebP),
+            "avif" => Some(Self::Avif),
+            _ => None,
+        }
+    }
+
+    /// Whether an option's name begins with that of a classical codec.
+    #[must_use]
+    pub fn is_meant(option: &str) -> bool {
+        let codec = option.split(':').next();
+        codec.and_then(Self::named).is_some()
     }
 
     /// Writes a picture as a file, with its orientation.
@@ -41,7 +59,8 @@ impl Classical {
     pub fn encode(self, picture: &Picture) -> Result<Vec<u8>, MediaError> {
         match self {
             Self::Jpeg(quality) => media::encode_jpeg(picture, quality),
-            Self::WebP(quality) => webp(picture, quality),
+            Self::WebP(quality) => checked(picture, MediaType::WebP, |p| webp::write(p, quality)),
+            Self::Avif(quality) => checked(picture, MediaType::Avif, |p| avif::write(p, quality)),
         }
     }
 
@@ -96,6 +115,7 @@ impl fmt::Display for Classical {
         match self {
             Self::Jpeg(quality) => write!(f, "jpeg:{quality}"),
             Self::WebP(quality) => write!(f, "webp:{quality}"),
+            Self::Avif(quality) => write!(f, "avif:{quality}"),
         }
     }
 }
@@ -105,11 +125,8 @@ impl FromStr for Classical {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (codec, quality) = text.split_once(':').unwrap_or((text, ""));
-        let make = match codec {
-            "jpeg" => Self::Jpeg,
-            "webp" => Self::WebP,
-            _ => return Err(format!("no classical codec is named {codec}")),
-        };
+        let make =
+            Self::named(codec).ok_or_else(|| format!("no classical codec is named {codec}"))?;
         match quality.parse() {
             Ok(quality @ 1..=100) => Ok(make(quality)),
             _ => Err(format!(
@@ -119,53 +136,25 @@ impl FromStr for Classical {
     }
 }
 
-fn webp(picture: &Picture, quality: u8) -> Result<Vec<u8>, MediaError> {
+/// What `write` makes of a picture that has pixels, and as many as it says.
+fn checked(
+    picture: &Picture,
+    media: MediaType,
+    write: impl FnOnce(&Picture) -> Result<Vec<u8>, String>,
+) -> Result<Vec<u8>, MediaError> {
     let &Picture { width, height, .. } = picture;
-    let failed = |reason: String| MediaError::Encode {
-        media: MediaType::WebP.mime(),
+    let pixels = u64::from(width) * u64::from(height);
+    let written = if pixels * 3 != picture.rgb.len() as u64 || pixels == 0 {
+        Err(format!("{} bytes of pixels", picture.rgb.len()))
+    } else {
+        write(picture)
+    };
+    written.map_err(|reason| MediaError::Encode {
+        media: media.mime(),
         width,
         height,
         reason,
-    };
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels * 3 != picture.rgb.len() as u64 || pixels == 0 {
-        return Err(failed(format!("{} bytes of pixels", picture.rgb.len())));
-    }
-    if width.max(height) > WEBP_SIDE {
-        return Err(failed(format!(
-            "a WebP side has at most {WEBP_SIDE} pixels"
-        )));
-    }
-    let mut config = webp::WebPConfig::new().map_err(|()| failed("no configuration".to_owned()))?;
-    config.quality = quality.into();
-    config.method = WEBP_METHOD;
-    let file = webp::Encoder::from_rgb(&picture.rgb, width, height)
-        .encode_advanced(&config)
-        .map_err(|error| failed(format!("{error:?}")))?
-        .to_vec();
-    Ok(match media::exif_block(picture.orientation) {
-        None => file,
-        Some(exif) => with_exif(&file, &exif, width, height),
     })
-}
-
-/// A simple WebP file as an extended one with an EXIF block (RFC 9649, section 2.7).
-fn with_exif(file: &[u8], exif: &[u8], width: u32, height: u32) -> Vec<u8> {
-    const HAS_EXIF: u8 = 0x08;
-    const RIFF_HEADER: usize = 12;
-    let mut chunks = b"WEBPVP8X\x0a\0\0\0".to_vec();
-    chunks.extend([HAS_EXIF, 0, 0, 0]);
-    chunks.extend_from_slice(&(width - 1).to_le_bytes()[..3]);
-    chunks.extend_from_slice(&(height - 1).to_le_bytes()[..3]);
-    chunks.extend_from_slice(&file[RIFF_HEADER..]);
-    chunks.extend_from_slice(b"EXIF");
-    chunks.extend_from_slice(&(exif.len() as u32).to_le_bytes());
-    chunks.extend_from_slice(exif);
-    if exif.len() % 2 == 1 {
-        chunks.push(0);
-    }
-    let length = (chunks.len() as u32).to_le_bytes();
-    [b"RIFF", &length[..], &chunks].concat()
 }
 
 #[cfg(test)]
@@ -190,10 +179,10 @@ mod tests {
 
     #[test]
     fn names_go_both_ways() {
-        for name in ["jpeg:1", "jpeg:75", "webp:100"] {
+        for name in ["jpeg:1", "jpeg:75", "webp:100", "avif:60"] {
             assert_eq!(name.parse::<Classical>().unwrap().to_string(), name);
         }
-        for name in ["jpeg", "jpeg:0", "webp:101", "avif:50", "jpeg:x"] {
+        for name in ["jpeg", "jpeg:0", "webp:101", "avif:0", "heic:50", "jpeg:x"] {
             assert!(name.parse::<Classical>().is_err(), "{name}");
         }
     }
