@@ -46,10 +46,12 @@ def write_decoder(decoder, codec, script, graph):
     """decoder.pt and decoder.onnx: `symbols` [N, C, h, w] -> `pixels` [N, 3, stride h, stride w].
 
     A codec of several qualities has a second input, `quality` [N], int64. Weights are stored in
-    half precision: whoever loads decoder.pt makes them float32 (`load_decoder`), decoder.onnx does so itself.
+    half precision, as `halved` has made them: whoever loads decoder.pt makes them float32 (`load_decoder`), decoder.onnx does so itself.
     """
     # In the order in which a CPU convolves faster, some tenth at the size of a crop.
-    stored = copy.deepcopy(decoder).half().to(memory_format=torch.channels_last)
+    stored = copy.deepcopy(decoder).to(memory_format=torch.channels_last)
+    for weight in stored.parameters():
+        weight.data = weight.data.half()
     torch.jit.script(stored).save(str(script))
     axes = {
         "symbols": {0: "batch", 2: "latent_height", 3: "latent_width"},
@@ -65,8 +67,11 @@ def write_decoder(decoder, codec, script, graph):
 
 
 def halved(decoder):
-    """`decoder` with weights as half precision holds them."""
-    return copy.deepcopy(decoder).half().float()
+    """`decoder` with weights as half precision holds them; steps and statistics stay as they are."""
+    out = copy.deepcopy(decoder)
+    for weight in out.parameters():
+        weight.data = weight.data.half().float()
+    return out
 
 
 def load_decoder(path):
@@ -75,13 +80,16 @@ def load_decoder(path):
 
 
 def _store_halves(path):
-    """Stores the weights of the ONNX file `path` in half precision, each cast back before it is used."""
+    """Stores in half precision what loses nothing by it in the ONNX file `path`; a cast stands before each use."""
     model = onnx.load(str(path))
     casts = []
     for tensor in model.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.dims:
+        if tensor.data_type != onnx.TensorProto.FLOAT or not tensor.dims:
+            continue
+        value = numpy_helper.to_array(tensor)
+        if np.array_equal(value.astype(np.float16).astype(np.float32), value):
             name, stored = tensor.name, f"{tensor.name}_half"
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), stored))
+            tensor.CopyFrom(numpy_helper.from_array(value.astype(np.float16), stored))
             casts.append(onnx.helper.make_node("Cast", [stored], [name], name=f"{name}_cast", to=onnx.TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
