@@ -59,6 +59,14 @@ def whole(photos):
     return [photo for photo in photos if photo.mode == "RGB"]
 
 
+def large(photos, side):
+    """Those of `photos` with a shorter side of `side` pixels or more; some are no cut-outs."""
+    kept = [photo for photo in photos if min(photo.size) >= side]
+    if not whole(kept):
+        raise DataError(f"no photo has {side} pixels on its shorter side")
+    return kept
+
+
 def short_side(image, side):
     """`image` scaled so that its shorter side is `side`."""
     scale = side / min(image.size)
@@ -91,10 +99,8 @@ class Crops:
 
     def __init__(self, photos, config, seed, batch):
         """`photos` are PIL images; `batch` is the size of every batch."""
-        self.photos = [photo for photo in photos if min(photo.size) >= config.min_side]
+        self.photos = large(photos, config.min_side)
         self.grounds = whole(self.photos)
-        if not self.grounds:
-            raise DataError(f"no photo has {config.min_side} pixels on its shorter side")
         self.config, self.seed, self.size = config, seed, batch
         self.threads = ThreadPoolExecutor(config.workers) if config.workers else None
         self.ahead = {}
@@ -151,9 +157,7 @@ class DeviceCrops:
         """`photos` are PIL images, those of too short a side are left out; `device` is a torch.device."""
         self.config, self.seed, self.size, self.device = config, seed, batch, device
         sides, crop = sorted(config.sides), config.crop
-        photos = [photo for photo in photos if min(photo.size) >= max(crop, config.min_side)]
-        if not whole(photos):
-            raise DataError(f"no photo has {max(crop, config.min_side)} pixels on its shorter side")
+        photos = large(photos, max(crop, config.min_side))
 
         def scaled(photo):
             kept = [short_side(photo, side) for side in sides if crop <= side <= min(photo.size)]

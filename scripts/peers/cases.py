@@ -71,6 +71,19 @@ def tensor(kind, *options):
     return ("kserve/client.py", "--type", kind, *options)
 
 
+def kserve(folder, client, requests, *options, **rest):
+    """A peer with examples/kserve/server.py; `options` are the server's."""
+    return Peer(
+        folder=folder,
+        server="kserve 0.21.0",
+        client=client,
+        command=("{bin}/python", "examples/kserve/server.py", "--http_port", "{port}", *options),
+        health="/v2/health/ready",
+        requests=requests,
+        **rest,
+    )
+
+
 PEERS = (
     Peer(
         folder="demo",
@@ -81,13 +94,10 @@ PEERS = (
         packages=False,
         requests=(Request("auto", "JPEG as the body", ("demo/client.py",), "the body"),),
     ),
-    Peer(
-        folder="kserve",
-        server="kserve 0.21.0",
-        client=TRITON_CLIENT,
-        command=("{bin}/python", "examples/kserve/server.py", "--http_port", "{port}"),
-        health="/v2/health/ready",
-        requests=(
+    kserve(
+        "kserve",
+        TRITON_CLIENT,
+        (
             Request("oip", "FP32 tensor, binary", tensor("FP32"), "the tensor"),
             Request("oip", "FP16 tensor, binary", tensor("FP16"), "the tensor"),
             Request("oip", "UINT8 tensor, binary", tensor("UINT8"), "the tensor"),
@@ -104,17 +114,10 @@ PEERS = (
             ),
         ),
     ),
-    Peer(
-        folder="kserve",
-        server="kserve 0.21.0",
-        client=REQUESTS,
-        command=("{bin}/python", "examples/kserve/server.py", "--http_port", "{port}"),
-        health="/v2/health/ready",
-        settings=(
-            'route=[{ name = "v1", path = "/v1/models/*", shape = "tf-serving", options = ["avif:60"],'
-            " timeout_ms = 120000 }]",
-        ),
-        requests=(
+    kserve(
+        "kserve",
+        REQUESTS,
+        (
             Request(
                 "tf-serving",
                 "JPEG as base64 in JSON (v1), written anew as AVIF",
@@ -123,15 +126,15 @@ PEERS = (
                 outcome="classical",
             ),
         ),
+        settings=(
+            'route=[{ name = "v1", path = "/v1/models/*", shape = "tf-serving", options = ["avif:60"],'
+            " timeout_ms = 120000 }]",
+        ),
     ),
-    Peer(
-        folder="kserve/tail",
-        server="kserve 0.21.0",
-        client=REQUESTS,
-        command=("{bin}/python", "examples/kserve/server.py", "--http_port", "{port}", "--tail", f"{POINT}/tail.onnx"),
-        health="/v2/health/ready",
-        point=POINT,
-        requests=(
+    kserve(
+        "kserve/tail",
+        REQUESTS,
+        (
             Request(
                 "tf-serving",
                 "JPEG as base64 in JSON (v1), as block4:q1, tail in the server",
@@ -140,6 +143,9 @@ PEERS = (
                 models=("file", "tail"),
             ),
         ),
+        "--tail",
+        f"{POINT}/tail.onnx",
+        point=POINT,
     ),
     Peer(
         folder="triton",
