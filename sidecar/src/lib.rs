@@ -21,6 +21,7 @@ pub mod profile;
 pub mod readiness;
 pub mod reload;
 pub mod request_id;
+pub mod runtime;
 pub mod shutdown;
 pub mod tls;
 pub mod tunnel;

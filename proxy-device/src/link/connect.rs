@@ -145,7 +145,7 @@ async fn http2<I>(address: SocketAddr, stream: I) -> Result<Connected, BoxError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http2::Builder::new(LastExecutor)
+    let (sender, connection) = http2::Builder::new(LastExecutor::default())
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_AFTER)
         .keep_alive_timeout(PING_TIMEOUT)

@@ -1,0 +1,21 @@
+//! The runtime that a sidecar's requests are served on.
+
+use std::io;
+
+use tokio::runtime::{Builder, Runtime};
+
+/// Sockets that are looked after before what they brought is sent on. With more, as tokio would take
+/// at once, many requests cross in one write, but the next program waits for all of them.
+const SOCKETS_AT_ONCE: usize = 8;
+
+/// A runtime with so many threads for sockets.
+///
+/// # Errors
+/// If a thread does not start.
+pub fn start(worker_threads: usize) -> io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(worker_threads)
+        .max_io_events_per_tick(SOCKETS_AT_ONCE)
+        .enable_all()
+        .build()
+}
