@@ -1,42 +1,43 @@
 //! Fewer writes for a connection that many tasks send over.
 //!
-//! A task that sends over an HTTP/2 connection wakes the connection's own task, which would run next
-//! and write at once: a write for each request. It lets the tasks that are ready go first, and what
-//! they all have to send leaves in one write. Where no other task is ready nothing is waited for.
+//! A task that sends over an HTTP/2 connection wakes the connection's own task, which would write at
+//! once: a write for each request, and for a request with a body two, its head and its body. Before
+//! it writes, it lets the tasks that are ready go first, and what they all have to send leaves
+//! together. Where no other task is ready nothing is waited for.
 
-use std::future::Future;
+use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use hyper::rt::Executor;
 use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pin_project! {
-    /// A future that lets other tasks go first, each time that it is woken.
+    /// A stream that lets other tasks go first before each write.
     #[derive(Debug)]
-    pub struct Last<F> {
+    pub struct Gather<S> {
         #[pin]
-        future: F,
+        stream: S,
         has_waited: bool,
     }
 }
 
-impl<F> Last<F> {
-    /// Lets others go before `future`.
-    pub fn new(future: F) -> Self {
+impl<S> Gather<S> {
+    /// Lets others go before each write to `stream`.
+    pub fn new(stream: S) -> Self {
         Self {
-            future,
+            stream,
             has_waited: false,
         }
     }
 }
 
-impl<F: Future> Future for Last<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+impl<S: AsyncWrite> Gather<S> {
+    fn poll_after_others<T>(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
         let this = self.project();
         *this.has_waited = !*this.has_waited;
         if *this.has_waited {
@@ -44,75 +45,139 @@ impl<F: Future> Future for Last<F> {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        this.future.poll(context)
+        write(this.stream, context)
     }
 }
 
-/// Spawns what hyper wants to run for a connection on tokio, the connection itself to be run
-/// [last](Last). That is the first of it, before the tasks of any request.
-#[derive(Debug, Clone, Default)]
-pub struct LastExecutor {
-    has_begun: Arc<AtomicBool>,
+impl<S: AsyncRead> AsyncRead for Gather<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.project().stream.poll_read(context, buffer)
+    }
 }
 
-impl<F> Executor<F> for LastExecutor
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        if self.has_begun.swap(true, Ordering::Relaxed) {
-            tokio::spawn(future);
-        } else {
-            tokio::spawn(Last::new(future));
-        }
+impl<S: AsyncWrite> AsyncWrite for Gather<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_after_others(context, |stream, context| stream.poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_after_others(context, |stream, context| {
+            stream.poll_write_vectored(context, slices)
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_shutdown(context)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::sync::Notify;
+    use http::{Request, Response};
+    use hyper::body::Incoming;
+    use hyper::service::service_fn;
+    use hyper::{client, server};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::io::DuplexStream;
 
     use super::*;
+    use crate::body::{empty, full};
 
-    /// What two tasks that are ready and one that the first of them wakes say when they are run.
-    async fn order(last: bool) -> Vec<&'static str> {
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let asked = Arc::new(Notify::new());
-        let writer = {
-            let (said, asked) = (said.clone(), asked.clone());
-            async move {
-                asked.notified().await;
-                said.lock().unwrap().push("write");
-            }
-        };
-        let writer = if last {
-            tokio::spawn(Last::new(writer))
-        } else {
-            tokio::spawn(writer)
-        };
-        tokio::task::yield_now().await;
-        tokio::task::yield_now().await;
-        let senders = [(); 2].map(|()| {
-            let (said, asked) = (said.clone(), asked.clone());
-            tokio::spawn(async move {
-                said.lock().unwrap().push("send");
-                asked.notify_one();
-            })
-        });
-        for sender in senders {
-            sender.await.unwrap();
-        }
-        writer.await.unwrap();
-        let said = said.lock().unwrap();
-        said.clone()
+    /// A stream whose writes are counted.
+    struct Counted {
+        stream: DuplexStream,
+        writes: Arc<AtomicUsize>,
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn what_is_ready_goes_first() {
-        let inside = |last| async move { tokio::spawn(order(last)).await.unwrap() };
-        assert_eq!(inside(false).await, ["send", "write", "send"]);
-        assert_eq!(inside(true).await, ["send", "send", "write"]);
+    impl AsyncRead for Counted {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for Counted {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.writes.fetch_add(1, Ordering::Relaxed);
+            Pin::new(&mut self.stream).poll_write(context, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_flush(context)
+        }
+
+        fn poll_shutdown(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_shutdown(context)
+        }
+    }
+
+    /// Writes that two requests with bodies take, sent at once over a connection in use.
+    async fn writes<S>(wrap: impl FnOnce(Counted) -> S) -> usize
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (stream, other) = tokio::io::duplex(64 << 10);
+        let answer = |_: Request<Incoming>| async { Ok::<_, Infallible>(Response::new(empty())) };
+        let serving = server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(other), service_fn(answer));
+        tokio::spawn(serving);
+        let writes = Arc::new(AtomicUsize::new(0));
+        let stream = TokioIo::new(wrap(Counted {
+            stream,
+            writes: writes.clone(),
+        }));
+        let handshake = client::conn::http2::handshake(TokioExecutor::new(), stream);
+        let (mut sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        let mut send = || {
+            let request = Request::post("http://server/").body(full("body")).unwrap();
+            sender.send_request(request)
+        };
+        // Both sides settle what they may send.
+        send().await.unwrap();
+        let before = writes.load(Ordering::Relaxed);
+        let (first, second) = tokio::join!(send(), send());
+        assert!(first.unwrap().status().is_success() && second.unwrap().status().is_success());
+        writes.load(Ordering::Relaxed) - before
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_at_once_leaves_in_one_write() {
+        assert!(writes(|stream| stream).await > 1);
+        assert_eq!(writes(Gather::new).await, 1);
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body::{Body, empty};
 use crate::framing;
-use crate::gather::Last;
+use crate::gather::Gather;
 use crate::presence::{Presence, Socket};
 use crate::shutdown::Shutdown;
 use crate::tls;
@@ -221,13 +221,15 @@ impl Http {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let connection = self.http2.serve_connection(TokioIo::new(io), service);
+        let connection = self
+            .http2
+            .serve_connection(TokioIo::new(Gather::new(io)), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
-            ended = Last::new(connection.as_mut()) => ended,
+            ended = connection.as_mut() => ended,
             () = shutdown.wait() => {
                 connection.as_mut().graceful_shutdown();
-                Last::new(connection).await
+                connection.await
             }
         };
         end(ended, place);

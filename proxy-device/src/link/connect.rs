@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use http::{HeaderValue, Request};
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sidecod_sidecar::body::empty;
-use sidecod_sidecar::gather::LastExecutor;
+use sidecod_sidecar::gather::Gather;
 use sidecod_sidecar::own::Own;
 use sidecod_sidecar::tls::{self, TlsError};
 use sidecod_sidecar::upstream::BaseUrl;
@@ -145,7 +145,7 @@ async fn http2<I>(address: SocketAddr, stream: I) -> Result<Connected, BoxError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http2::Builder::new(LastExecutor::default())
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_AFTER)
         .keep_alive_timeout(PING_TIMEOUT)
@@ -153,7 +153,7 @@ where
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(2 * WINDOW)
         .max_header_list_size(MAX_HEADERS)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(Gather::new(stream)))
         .await?;
     let connection = tokio::spawn(async move {
         if let Err(error) = connection.await {
