@@ -2,7 +2,7 @@
 //!
 //! A task that sends over an HTTP/2 connection wakes the connection's own task, which would write at
 //! once: a write for each request, and for a request with a body two, its head and its body. Before
-//! it writes, it lets the tasks that are ready go first, and what they all have to send leaves
+//! it writes little, it lets the tasks that are ready go first, and what they all have to send leaves
 //! together. Where no other task is ready nothing is waited for.
 
 use std::io;
@@ -12,8 +12,11 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// Bytes from which on a write is worth its call by itself.
+const ENOUGH: usize = 4 << 10;
+
 pin_project! {
-    /// A stream that lets other tasks go first before each write.
+    /// A stream that lets other tasks go first before each small write.
     #[derive(Debug)]
     pub struct Gather<S> {
         #[pin]
@@ -23,7 +26,7 @@ pin_project! {
 }
 
 impl<S> Gather<S> {
-    /// Lets others go before each write to `stream`.
+    /// Lets others go before each small write to `stream`.
     pub fn new(stream: S) -> Self {
         Self {
             stream,
@@ -36,10 +39,11 @@ impl<S: AsyncWrite> Gather<S> {
     fn poll_after_others<T>(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
+        bytes: usize,
         write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         let this = self.project();
-        *this.has_waited = !*this.has_waited;
+        *this.has_waited = bytes < ENOUGH && !*this.has_waited;
         if *this.has_waited {
             // Tokio puts a task that wakes itself behind all that are ready.
             context.waker().wake_by_ref();
@@ -65,7 +69,9 @@ impl<S: AsyncWrite> AsyncWrite for Gather<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_after_others(context, |stream, context| stream.poll_write(context, bytes))
+        self.poll_after_others(context, bytes.len(), |stream, context| {
+            stream.poll_write(context, bytes)
+        })
     }
 
     fn poll_write_vectored(
@@ -73,7 +79,8 @@ impl<S: AsyncWrite> AsyncWrite for Gather<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_after_others(context, |stream, context| {
+        let bytes = slices.iter().map(|slice| slice.len()).sum();
+        self.poll_after_others(context, bytes, |stream, context| {
             stream.poll_write_vectored(context, slices)
         })
     }
