@@ -15,7 +15,7 @@ use sidecod_sidecar::config::reference;
 use sidecod_sidecar::profile::write;
 use sidecod_sidecar::{healthy, log, runtime, tls};
 
-/// A sixth of a small request's processor time is the system's allocator, a twentieth this one.
+/// Small requests take a seventh less processor time with it than with the system's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
