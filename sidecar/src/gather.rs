@@ -1,8 +1,8 @@
 //! Fewer writes for a connection that many tasks send over.
 //!
 //! A task that sends over an HTTP/2 connection wakes the connection's own task, which would write at
-//! once: a write for each request, and for a request with a body two, its head and its body. Before
-//! it writes little, it lets the tasks that are ready go first, and what they all have to send leaves
+//! once: a write for each request, and for a request with a body two, its head and its body. Before a
+//! small write it lets the tasks that are ready go first, and what they all have to send leaves
 //! together. Where no other task is ready nothing is waited for.
 
 use std::io;
