@@ -486,5 +486,5 @@ async fn the_device_stays_small() {
         passthrough < 30 << 20,
         "{passthrough} bytes passing through"
     );
-    assert!(codec < 96 << 20, "{codec} bytes coding 1920x1080");
+    assert!(codec < 80 << 20, "{codec} bytes coding 1920x1080");
 }

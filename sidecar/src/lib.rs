@@ -12,6 +12,7 @@ pub mod healthy;
 pub mod hop;
 pub mod listen;
 pub mod log;
+pub mod memory;
 pub mod metrics;
 pub mod otlp;
 pub mod own;

@@ -1,0 +1,31 @@
+//! Settings of memory that are read from the environment only, before `main`.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Milliseconds after which mimalloc gives freed memory back to the system. With its own 1000 the
+/// device takes up to 77 MB for photos of 1920x1080, with 10 up to 66. At once would be 53 MB, but a
+/// photo of 224x224 would take a fifth longer to encode.
+const OF_BOTH: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "10");
+
+/// Starts the program again, as the same process, unless it has these settings and `more`. Those that
+/// the environment has already stay. Call it before anything is opened or started.
+///
+/// # Errors
+/// What the system said. The program can go on without.
+pub fn settle(more: &[(&str, &str)]) -> io::Result<()> {
+    let missing = || {
+        std::iter::once(&OF_BOTH)
+            .chain(more)
+            .filter(|(name, _)| std::env::var_os(name).is_none())
+    };
+    if missing().next().is_none() {
+        return Ok(());
+    }
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let mut again = Command::new(std::env::current_exe()?);
+    again.arg0(name).args(arguments).envs(missing().copied());
+    Err(again.exec())
+}
