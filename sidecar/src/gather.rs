@@ -109,25 +109,15 @@ mod tests {
     use hyper::service::service_fn;
     use hyper::{client, server};
     use hyper_util::rt::{TokioExecutor, TokioIo};
-    use tokio::io::DuplexStream;
+    use tokio::io::{DuplexStream, WriteHalf};
 
     use super::*;
     use crate::body::{empty, full};
 
-    /// A stream whose writes are counted.
+    /// Half of a stream, whose writes are counted.
     struct Counted {
-        stream: DuplexStream,
+        stream: WriteHalf<DuplexStream>,
         writes: Arc<AtomicUsize>,
-    }
-
-    impl AsyncRead for Counted {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            buffer: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.stream).poll_read(context, buffer)
-        }
     }
 
     impl AsyncWrite for Counted {
@@ -153,9 +143,9 @@ mod tests {
     }
 
     /// Writes that two requests with bodies take, sent at once over a connection in use.
-    async fn writes<S>(wrap: impl FnOnce(Counted) -> S) -> usize
+    async fn writes<W>(wrap: impl FnOnce(Counted) -> W) -> usize
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
     {
         let (stream, other) = tokio::io::duplex(64 << 10);
         let answer = |_: Request<Incoming>| async { Ok::<_, Infallible>(Response::new(empty())) };
@@ -163,10 +153,12 @@ mod tests {
             .serve_connection(TokioIo::new(other), service_fn(answer));
         tokio::spawn(serving);
         let writes = Arc::new(AtomicUsize::new(0));
-        let stream = TokioIo::new(wrap(Counted {
+        let (reads, stream) = tokio::io::split(stream);
+        let counted = Counted {
             stream,
             writes: writes.clone(),
-        }));
+        };
+        let stream = TokioIo::new(tokio::io::join(reads, wrap(counted)));
         let handshake = client::conn::http2::handshake(TokioExecutor::new(), stream);
         let (mut sender, connection) = handshake.await.unwrap();
         tokio::spawn(connection);
