@@ -21,10 +21,6 @@ use sidecod_sidecar::config::reference;
 use sidecod_sidecar::profile::write;
 use sidecod_sidecar::{healthy, memory, runtime};
 
-/// Small requests take a seventh less processor time with it than with the system's allocator.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Takes the photos out of an app's inference requests, encodes them, and sends a few kilobytes to
 /// proxy-edge. Everything else passes through.
 #[derive(Parser)]

@@ -16,10 +16,6 @@ use sidecod_sidecar::config::reference;
 use sidecod_sidecar::profile::write;
 use sidecod_sidecar::{healthy, log, memory, runtime, tls};
 
-/// Small requests take a seventh less processor time with it than with the system's allocator.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// What a configuration that cannot be used ends with.
 const BAD_CONFIG: u8 = 2;
 

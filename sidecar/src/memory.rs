@@ -1,8 +1,15 @@
-//! Settings of memory that are read from the environment only, before `main`.
+//! The allocator, and settings of memory that are read from the environment only, before `main`.
 
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+use mimalloc::MiMalloc;
+
+/// Of every program that a sidecar is in, the one that measures too. Small requests take a seventh
+/// less processor time with it than with the system's allocator.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Milliseconds after which mimalloc gives freed memory back to the system. With its own 1000 the
 /// device takes up to 77 MB for photos of 1920x1080, with 10 up to 66. At once would be 53 MB, but a
