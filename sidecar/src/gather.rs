@@ -1,4 +1,6 @@
-//! Fewer writes for a connection that many tasks send over.
+//! Fewer calls of the system for a connection that many requests share.
+//!
+//! HTTP/2 reads 8 KiB at a time, and each read may wake the sender: what has come is taken at once.
 //!
 //! A task that sends over an HTTP/2 connection wakes the connection's own task, which would write at
 //! once: a write for each request, and for a request with a body two, its head and its body. Before a
@@ -10,37 +12,39 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 
+/// Bytes that are read at once.
+const AHEAD: usize = 32 << 10;
 /// Bytes from which on a write is worth its call by itself.
 const ENOUGH: usize = 4 << 10;
 
 pin_project! {
-    /// A stream that lets other tasks go first before each small write.
+    /// A stream that reads ahead, and lets other tasks go first before each small write.
     #[derive(Debug)]
     pub struct Gather<S> {
         #[pin]
-        stream: S,
+        stream: BufReader<S>,
         has_waited: bool,
     }
 }
 
-impl<S> Gather<S> {
-    /// Lets others go before each small write to `stream`.
+impl<S: AsyncRead> Gather<S> {
+    /// Reads ahead in `stream`, and lets others go before each small write to it.
     pub fn new(stream: S) -> Self {
         Self {
-            stream,
+            stream: BufReader::with_capacity(AHEAD, stream),
             has_waited: false,
         }
     }
 }
 
-impl<S: AsyncWrite> Gather<S> {
+impl<S: AsyncRead + AsyncWrite> Gather<S> {
     fn poll_after_others<T>(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: usize,
-        write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<T>,
+        write: impl FnOnce(Pin<&mut BufReader<S>>, &mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         let this = self.project();
         *this.has_waited = bytes < ENOUGH && !*this.has_waited;
@@ -63,7 +67,7 @@ impl<S: AsyncRead> AsyncRead for Gather<S> {
     }
 }
 
-impl<S: AsyncWrite> AsyncWrite for Gather<S> {
+impl<S: AsyncRead + AsyncWrite> AsyncWrite for Gather<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -105,19 +109,50 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use http::{Request, Response};
+    use http_body_util::BodyExt;
     use hyper::body::Incoming;
     use hyper::service::service_fn;
     use hyper::{client, server};
     use hyper_util::rt::{TokioExecutor, TokioIo};
-    use tokio::io::{DuplexStream, WriteHalf};
+    use tokio::io::DuplexStream;
 
     use super::*;
-    use crate::body::{empty, full};
+    use crate::body::full;
 
-    /// Half of a stream, whose writes are counted.
+    /// Bytes that a connection of the test holds.
+    const HELD: usize = 64 << 10;
+
+    /// A stream whose calls are counted.
     struct Counted {
-        stream: WriteHalf<DuplexStream>,
-        writes: Arc<AtomicUsize>,
+        stream: DuplexStream,
+        calls: Arc<Calls>,
+    }
+
+    #[derive(Default)]
+    struct Calls {
+        reads: AtomicUsize,
+        writes: AtomicUsize,
+    }
+
+    impl Calls {
+        fn take(&self) -> (usize, usize) {
+            let take = |calls: &AtomicUsize| calls.swap(0, Ordering::Relaxed);
+            (take(&self.reads), take(&self.writes))
+        }
+    }
+
+    impl AsyncRead for Counted {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+            if read.is_ready() {
+                self.calls.reads.fetch_add(1, Ordering::Relaxed);
+            }
+            read
+        }
     }
 
     impl AsyncWrite for Counted {
@@ -126,7 +161,7 @@ mod tests {
             context: &mut Context<'_>,
             bytes: &[u8],
         ) -> Poll<io::Result<usize>> {
-            self.writes.fetch_add(1, Ordering::Relaxed);
+            self.calls.writes.fetch_add(1, Ordering::Relaxed);
             Pin::new(&mut self.stream).poll_write(context, bytes)
         }
 
@@ -142,41 +177,54 @@ mod tests {
         }
     }
 
-    /// Writes that two requests with bodies take, sent at once over a connection in use.
-    async fn writes<W>(wrap: impl FnOnce(Counted) -> W) -> usize
+    /// Reads and writes that two requests with bodies take, sent at once over a connection in use and
+    /// answered with `answer` bytes each.
+    async fn calls<S>(wrap: impl FnOnce(Counted) -> S, answer: usize) -> (usize, usize)
     where
-        W: AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (stream, other) = tokio::io::duplex(64 << 10);
-        let answer = |_: Request<Incoming>| async { Ok::<_, Infallible>(Response::new(empty())) };
+        let (stream, other) = tokio::io::duplex(HELD);
+        let service = service_fn(move |_: Request<Incoming>| async move {
+            Ok::<_, Infallible>(Response::new(full(vec![0; answer])))
+        });
         let serving = server::conn::http2::Builder::new(TokioExecutor::new())
-            .serve_connection(TokioIo::new(other), service_fn(answer));
+            .serve_connection(TokioIo::new(other), service);
         tokio::spawn(serving);
-        let writes = Arc::new(AtomicUsize::new(0));
-        let (reads, stream) = tokio::io::split(stream);
+        let calls = Arc::<Calls>::default();
         let counted = Counted {
             stream,
-            writes: writes.clone(),
+            calls: calls.clone(),
         };
-        let stream = TokioIo::new(tokio::io::join(reads, wrap(counted)));
+        let stream = TokioIo::new(wrap(counted));
         let handshake = client::conn::http2::handshake(TokioExecutor::new(), stream);
         let (mut sender, connection) = handshake.await.unwrap();
         tokio::spawn(connection);
         let mut send = || {
             let request = Request::post("http://server/").body(full("body")).unwrap();
-            sender.send_request(request)
+            let answer = sender.send_request(request);
+            async move { answer.await.unwrap().into_body().collect().await.unwrap() }
         };
         // Both sides settle what they may send.
-        send().await.unwrap();
-        let before = writes.load(Ordering::Relaxed);
+        send().await;
+        calls.take();
         let (first, second) = tokio::join!(send(), send());
-        assert!(first.unwrap().status().is_success() && second.unwrap().status().is_success());
-        writes.load(Ordering::Relaxed) - before
+        assert_eq!(first.to_bytes().len() + second.to_bytes().len(), 2 * answer);
+        calls.take()
     }
 
     #[tokio::test]
     async fn what_is_sent_at_once_leaves_in_one_write() {
-        assert!(writes(|stream| stream).await > 1);
-        assert_eq!(writes(Gather::new).await, 1);
+        let (_, writes) = calls(|stream| stream, 0).await;
+        assert!(writes > 1);
+        let (_, writes) = calls(Gather::new, 0).await;
+        assert_eq!(writes, 1);
+    }
+
+    #[tokio::test]
+    async fn what_has_come_is_read_at_once() {
+        let (reads, _) = calls(|stream| stream, HELD / 4).await;
+        assert!(reads > 2, "{reads}");
+        let (reads, _) = calls(Gather::new, HELD / 4).await;
+        assert!(reads <= 2, "{reads}");
     }
 }
