@@ -8,7 +8,7 @@ export LIBTORCH_USE_PYTORCH := 1
 unexport LIBTORCH
 endif
 
-.PHONY: help setup build points demo test page peers docker deb kubernetes lint clean
+.PHONY: help setup build ship points demo test page peers docker deb kubernetes lint clean
 
 help:
 	@echo 'make demo    a photo through both sidecars and sent directly, side by side (PHOTO=path for your own)'
@@ -21,6 +21,7 @@ help:
 	@echo 'make lint    formatting, clippy, licences and versions of the dependencies'
 	@echo 'make points  parts of the example model for device and edge, in target/points (wants PyTorch)'
 	@echo 'make build   the programs, in target/release'
+	@echo 'make ship    the same as they ship, in target/ship: compiled as a whole, 15 minutes on two cores'
 	@echo 'make setup   libtorch for the CPU, in .libtorch (135 MB to download, 500 MB on disk)'
 	@echo 'make clean   remove what was built; libtorch stays'
 	@echo 'With SIDECOD_LIBTORCH=pytorch before any of them: the PyTorch 2.11 of python3, with CUDA.'
@@ -31,6 +32,10 @@ setup:
 # With the tests, so that the tree is compiled once, with one set of features.
 build: setup
 	cargo build --release --workspace --all-targets
+
+# As in the package and the images. Link-time optimisation takes minutes for each program.
+ship: setup
+	cargo build --profile ship --bins
 
 # The points of the model server's model: heads and tails are cut out of it, feature codecs unpacked.
 points:
@@ -60,7 +65,8 @@ peers: build
 docker: build
 	docker/check.sh
 
-deb: build
+deb:
+	cargo build --profile ship --bin proxy-device
 	scripts/deb.sh
 
 kubernetes: build

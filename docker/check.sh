@@ -54,7 +54,7 @@ if [ "${1:-}" = --compile ]; then
     docker/base-images.sh rust
 else
     docker/base-images.sh debian
-    docker/collect.sh target/images "${LIBTORCH:-.libtorch}"/lib/*.so*
+    docker/collect.sh target/images target/release "${LIBTORCH:-.libtorch}"/lib/*.so*
     # The build stage copies from target/images, and compiles nothing.
     export SIDECOD_PREBUILT=target/images RUST_IMAGE=debian:bookworm-slim
 fi

@@ -21,6 +21,6 @@ cuda)
     exit 2
     ;;
 esac
-cargo build --release --locked --bin proxy-device --bin proxy-edge --bin model-server
+cargo build --profile ship --locked --bin proxy-device --bin proxy-edge --bin model-server
 # shellcheck disable=SC2086 # patterns of files
-docker/collect.sh "$2" $libraries
+docker/collect.sh "$2" target/ship $libraries

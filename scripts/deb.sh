@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes the Debian package of proxy-device from target/release, in target/debian, and prints its name.
+# Makes the Debian package of proxy-device from target/ship, in target/debian, and prints its name.
 # DEBFULLNAME and DEBEMAIL say who makes it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 package=sidecod-device
-program=target/release/proxy-device
+program=target/ship/proxy-device
 source=proxy-device/package
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 architecture=$(dpkg --print-architecture)
