@@ -3,7 +3,8 @@
 use std::path::Path;
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
+    // By a path that is right for the benches too, whose build script it is as well.
+    println!("cargo::rerun-if-changed=../proxy-edge/build.rs");
     if let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
         // Nothing refers to a symbol of it: the linker would leave it out, and libtorch find no GPU.
