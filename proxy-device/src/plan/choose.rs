@@ -68,8 +68,8 @@ pub enum Why {
 #[derive(Debug, Clone, Default)]
 pub struct Chooser {
     current: Option<usize>,
-    /// Which option promises a gain, and what its gains add up to.
-    promise: Option<(usize, f64)>,
+    /// What the gains that the cheapest of the others promised add up to, whichever that was.
+    promise: f64,
 }
 
 impl Chooser {
@@ -98,7 +98,7 @@ impl Chooser {
             return Some((index, Why::Refresh));
         }
         if best == current {
-            self.promise = None;
+            self.promise = 0.0;
             return Some((current, Why::Cheapest));
         }
         let now = &candidates[current];
@@ -107,24 +107,21 @@ impl Chooser {
             return Some((best, Why::Down));
         }
         let gain = (1.0 - cheapest.seconds / now.seconds).min(GAIN_CAP);
-        let before = match self.promise {
-            Some((promised, sum)) if promised == best => sum,
-            _ => 0.0,
-        };
         if gain < GAIN_LEAST {
-            self.promise = None;
-        } else if before + gain >= GAIN_NEEDED - 1e-9 {
+            self.promise = 0.0;
+        } else {
+            self.promise += gain;
+        }
+        if self.promise >= GAIN_NEEDED - 1e-9 {
             self.take(best);
             return Some((best, Why::Up));
-        } else {
-            self.promise = Some((best, before + gain));
         }
         Some((current, Why::Held))
     }
 
     fn take(&mut self, index: usize) {
         self.current = Some(index);
-        self.promise = None;
+        self.promise = 0.0;
     }
 }
 
@@ -188,6 +185,15 @@ mod tests {
             assert_eq!(choose(&mut chooser, [1.0, 2.0, 0.5]), (0, Why::Held));
         }
         assert_eq!(choose(&mut chooser, [1.0, 2.0, 0.5]), (2, Why::Up));
+    }
+
+    #[test]
+    fn up_also_where_two_others_are_the_cheapest_by_turns() {
+        let mut chooser = Chooser::default();
+        choose(&mut chooser, [1.0, 2.0, 3.0]);
+        assert_eq!(choose(&mut chooser, [1.0, 0.6, 0.5]), (0, Why::Held));
+        assert_eq!(choose(&mut chooser, [1.0, 0.5, 0.6]), (0, Why::Held));
+        assert_eq!(choose(&mut chooser, [1.0, 0.6, 0.5]), (2, Why::Up));
     }
 
     #[test]
