@@ -202,7 +202,11 @@ mod tests {
         let mut send = || {
             let request = Request::post("http://server/").body(full("body")).unwrap();
             let answer = sender.send_request(request);
-            async move { answer.await.unwrap().into_body().collect().await.unwrap() }
+            async move {
+                let answer = answer.await.unwrap();
+                assert!(answer.status().is_success());
+                answer.into_body().collect().await.unwrap()
+            }
         };
         // Both sides settle what they may send.
         send().await;
