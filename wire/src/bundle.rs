@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use multiversion::multiversion;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
@@ -344,15 +345,11 @@ impl Manifest {
             .zip(latent.chunks(plane))
             .zip(gain)
         {
-            let scaled = latent.iter().map(|value| value * gain);
             match &self.quantizer {
-                // A loop of its own, which fits vectors.
-                Quantizer::Round => symbols.iter_mut().zip(scaled).for_each(|(symbol, value)| {
-                    *symbol = rounded(value);
-                }),
+                Quantizer::Round => round_all(latent, *gain, symbols),
                 Quantizer::Centers { centers, offset } => {
-                    for (symbol, value) in symbols.iter_mut().zip(scaled) {
-                        *symbol = nearest(centers, value) - offset;
+                    for (symbol, value) in symbols.iter_mut().zip(latent) {
+                        *symbol = nearest(centers, value * gain) - offset;
                     }
                 }
             }
@@ -426,7 +423,16 @@ impl Manifest {
     }
 }
 
+/// The next symbols of values times their gain.
+#[multiversion(targets("x86_64+avx2"))]
+fn round_all(latent: &[f32], gain: f32, symbols: &mut [i16]) {
+    for (symbol, value) in symbols.iter_mut().zip(latent) {
+        *symbol = rounded(value * gain);
+    }
+}
+
 /// The next symbol, halves away from zero, and 0 for what is no number.
+#[inline(always)]
 fn rounded(value: f32) -> i16 {
     let largest = i32::from(MAX_SYMBOL);
     ((value + 0.5_f32.copysign(value)) as i32).clamp(-largest, largest) as i16

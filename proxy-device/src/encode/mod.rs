@@ -39,13 +39,24 @@ const STRIP_PIXELS: usize = 1 << 17;
 
 /// Runs a net of the device: a codec's encoder, or a part of the model before it.
 pub trait Encoder: Send + Sync {
-    /// `planes` are as many planes as the net takes, of `height` rows of `width`. Of a codec for
-    /// pictures: red, green, blue, between 0 and 1, both sides multiples of the bundle's stride.
-    /// Gives what comes out, plane by plane.
+    /// `fill` writes as many planes as the net takes, of `height` rows of `width`, over zeros; where it
+    /// takes [patches](Self::patch), one for each channel and each pixel of a patch, row by row, of a
+    /// place for each patch. Of a codec for pictures: red, green, blue, between 0 and 1, both sides
+    /// multiples of the bundle's stride. Gives what comes out, plane by plane.
     ///
     /// # Errors
     /// [`EncoderError`] if the engine fails, which no picture should make it do.
-    fn run(&self, planes: Vec<f32>, height: usize, width: usize) -> Result<Vec<f32>, EncoderError>;
+    fn run(
+        &self,
+        height: usize,
+        width: usize,
+        fill: &dyn Fn(&mut [f32]),
+    ) -> Result<Vec<f32>, EncoderError>;
+
+    /// Pixels on a side of the patches in which it takes its planes, 1 for single pixels.
+    fn patch(&self) -> usize {
+        1
+    }
 }
 
 /// The engine could not load or run a net.
@@ -236,6 +247,7 @@ impl Codec {
         let listed = bundle.manifest.verify(bundle::ENCODER, encoder);
         listed.map_err(damaged)?;
         let encoder = Tract::load(encoder, bundle::ENCODER, 3)
+            .and_then(|encoder| encoder.in_patches(bundle.manifest.stride as usize))
             .map_err(|error| OpenError::Encoder(name.to_owned(), error))?;
         Ok(Self {
             bundle,
@@ -354,10 +366,10 @@ impl Codec {
         let strip = |start: usize| -> Result<Strip, EncoderError> {
             let end = (start + strip_rows).min(rows);
             let (top, bottom) = (start.saturating_sub(halo), (end + halo).min(rows));
-            let pixels = planes(picture, top * stride..bottom * stride, columns * stride);
-            let latent = self
-                .encoder
-                .run(pixels, (bottom - top) * stride, columns * stride)?;
+            let (rows, width) = (top * stride..bottom * stride, columns * stride);
+            let latent = self.encoder.run(rows.len(), width, &|planes| {
+                write_planes(picture, rows.clone(), width, self.encoder.patch(), planes);
+            })?;
             if latent.len() != manifest.channels * (bottom - top) * columns {
                 return Err(EncoderError {
                     file: bundle::ENCODER,
@@ -419,24 +431,35 @@ fn content_type<'f>(
     }
 }
 
-/// Three planes between 0 and 1 of some rows; beyond its edges the picture repeats its last pixels.
-fn planes(picture: &Picture, rows: Range<usize>, width: usize) -> Vec<f32> {
+/// Writes planes between 0 and 1 of some rows: one for each channel, and for each pixel of a patch of so
+/// many pixels on a side. Beyond its edges the picture repeats its last pixels.
+fn write_planes(
+    picture: &Picture,
+    rows: Range<usize>,
+    width: usize,
+    patch: usize,
+    planes: &mut [f32],
+) {
     let (picture_width, last_row) = (picture.width as usize, picture.height as usize - 1);
-    let plane = rows.len() * width;
-    let mut pixels = vec![0.0; 3 * plane];
+    let columns = width / patch;
+    let plane = rows.len() / patch * columns;
+    let mut line = vec![[0; 3]; width];
     for (y, row) in rows.enumerate() {
         let start = row.min(last_row) * picture_width * 3;
-        let source = &picture.rgb[start..start + picture_width * 3];
+        let source = picture.rgb[start..start + picture_width * 3].as_chunks().0;
+        line[..picture_width].copy_from_slice(source);
+        line[picture_width..].fill(source[picture_width - 1]);
         for channel in 0..3 {
-            let target = &mut pixels[channel * plane + y * width..][..width];
-            for (value, pixel) in target.iter_mut().zip(source.as_chunks::<3>().0) {
-                *value = f32::from(pixel[channel]) * (1.0 / 255.0);
+            for x in 0..patch {
+                let index = (channel * patch + y % patch) * patch + x;
+                let target = &mut planes[index * plane + y / patch * columns..][..columns];
+                let patches = line.as_flattened().chunks_exact(3 * patch);
+                for (value, pixels) in target.iter_mut().zip(patches) {
+                    *value = f32::from(pixels[3 * x + channel]) * (1.0 / 255.0);
+                }
             }
-            let last = target[picture_width - 1];
-            target[picture_width..].fill(last);
         }
     }
-    pixels
 }
 
 /// Time since the last lap.

@@ -201,11 +201,11 @@ impl Head {
         steps: &mut Steps,
     ) -> Result<Vec<f32>, EncoderError> {
         let side = self.point.input.side as usize;
-        let feature = self.model.run(values, side, side)?;
+        let feature = run(&*self.model, &values, side, side)?;
         expect(HEAD, feature.len(), self.point.numbers())?;
         steps.push(("head", clock.lap()));
         let (width, height) = self.point.size();
-        let latent = self.encoder.run(feature, height as usize, width as usize)?;
+        let latent = run(&*self.encoder, &feature, height as usize, width as usize)?;
         let manifest = &self.bundle.manifest;
         let (rows, columns) = manifest.latent_size(width, height);
         expect(ENCODER, latent.len(), manifest.channels * rows * columns)?;
@@ -273,10 +273,19 @@ impl Local {
 
     fn outputs(&self, values: Vec<f32>) -> Result<Vec<f32>, EncoderError> {
         let side = self.whole.input.side as usize;
-        let outputs = self.model.run(values, side, side)?;
+        let outputs = run(&*self.model, &values, side, side)?;
         expect(MODEL, outputs.len(), self.whole.outputs)?;
         Ok(outputs)
     }
+}
+
+fn run(
+    net: &dyn Encoder,
+    planes: &[f32],
+    height: usize,
+    width: usize,
+) -> Result<Vec<f32>, EncoderError> {
+    net.run(height, width, &|input| input.copy_from_slice(planes))
 }
 
 fn expect(file: &'static str, found: usize, expected: usize) -> Result<(), EncoderError> {

@@ -27,6 +27,7 @@
 //! a negative one counts as zero; the others are classed by their highest bit and the three below it.
 
 use ::wide::{i16x8, i32x4};
+use multiversion::multiversion;
 
 use super::model::Table;
 use super::tables::{Expected, TablesError, range, read_frequencies, read_range, split, split_at};
@@ -52,7 +53,7 @@ const BLOCK: usize = 4;
 pub(super) struct Wide {
     channels: usize,
     fine: usize,
-    /// For each channel: fractional bits of the weights of values.
+    /// For each channel: fractional bits of the weights of values, less those of a part.
     shifts: Vec<u8>,
     /// For each channel: the level of each class of a sum.
     classes: Vec<[u8; CLASSES]>,
@@ -112,7 +113,7 @@ impl Wide {
             if !(PART_BITS as u8..=MAX_SHIFT).contains(&shift) {
                 return Err(invalid("its fractional bits are not 3 to 14"));
             }
-            set.shifts.push(shift);
+            set.shifts.push(shift - PART_BITS as u8);
             let (&classes, mut tail) = split::<CLASSES>(tail)?;
             if classes.iter().any(|&level| usize::from(level) >= levels) {
                 return Err(invalid("a level is beyond the last"));
@@ -168,10 +169,8 @@ impl Wide {
                 .zip(column)
                 .for_each(|(h, &s)| *h = s);
             values.next_place(x);
-            for (channel, value) in foreseen.iter_mut().enumerate() {
-                *value = self.foresee(channel, values.sums[channel]);
-                errors.here[channel] = off(values.here[channel], *value);
-            }
+            foresee_all(&self.shifts, &values.sums, &mut foreseen);
+            off_all(&values.here, &foreseen, &mut errors.here);
             errors.next_place(x);
             for (channel, &value) in foreseen.iter().enumerate() {
                 let expected = self.expect(channel, value, errors.sums[channel]);
@@ -194,7 +193,7 @@ impl Wide {
             values.next_place(x);
             errors.next_place(x);
             for channel in 0..self.channels {
-                let value = self.foresee(channel, values.sums[channel]);
+                let value = foresee(self.shifts[channel], values.sums[channel]);
                 let symbol = read(self.expect(channel, value, errors.sums[channel]))?;
                 symbols[channel * height * width + place] = symbol;
                 values.put(channel, symbol);
@@ -226,14 +225,6 @@ impl Wide {
         Ok(())
     }
 
-    /// The foreseen value of a symbol, in parts.
-    fn foresee(&self, channel: usize, sum: i32) -> i32 {
-        let shift = u32::from(self.shifts[channel]) - PART_BITS;
-        let value = sum.wrapping_add(1 << shift >> 1) >> shift;
-        let largest = PARTS * i32::from(MAX_SYMBOL);
-        value.clamp(-largest, largest)
-    }
-
     /// What to expect of a symbol, by its foreseen value and the sum of errors.
     fn expect(&self, channel: usize, value: i32, error: i32) -> Expected<'_> {
         let index = usize::from(self.classes[channel][class(error)]);
@@ -254,12 +245,41 @@ impl Wide {
     }
 }
 
+/// The foreseen value of a symbol, in parts, from a sum with so many fractional bits more.
+#[inline(always)]
+fn foresee(shift: u8, sum: i32) -> i32 {
+    let shift = u32::from(shift);
+    let value = sum
+        .wrapping_add(1_i32.wrapping_shl(shift) >> 1)
+        .wrapping_shr(shift);
+    let largest = PARTS * i32::from(MAX_SYMBOL);
+    value.clamp(-largest, largest)
+}
+
+/// The same for all channels of a place.
+#[multiversion(targets("x86_64+avx2"))]
+fn foresee_all(shifts: &[u8], sums: &[i32], foreseen: &mut [i32]) {
+    for ((value, &shift), &sum) in foreseen.iter_mut().zip(shifts).zip(sums) {
+        *value = foresee(shift, sum);
+    }
+}
+
 /// The symbol that a foreseen value rounds to.
+#[inline(always)]
 fn nearest(value: i32) -> i16 {
-    ((value + PARTS / 2) >> PART_BITS) as i16
+    (value.wrapping_add(PARTS / 2) >> PART_BITS) as i16
+}
+
+/// How far the symbols of all channels of a place are off.
+#[multiversion(targets("x86_64+avx2"))]
+fn off_all(symbols: &[i16], foreseen: &[i32], errors: &mut [i16]) {
+    for ((error, &symbol), &value) in errors.iter_mut().zip(symbols).zip(foreseen) {
+        *error = off(symbol, value);
+    }
 }
 
 /// How far a symbol is off from what was foreseen.
+#[inline(always)]
 fn off(symbol: i16, value: i32) -> i16 {
     symbol.abs_diff(nearest(value)) as i16
 }
@@ -395,6 +415,7 @@ impl<'a> Rows<'a> {
 }
 
 /// Adds pairs of numbers times their weights to the sums, from a block of them on.
+#[multiversion(targets("x86_64+avx2"))]
 fn add(weights: &[[i16; 2 * CHANNELS]], pairs: &[(usize, i16x8)], first: usize, sums: &mut [i32]) {
     let blocks = sums.as_chunks_mut::<{ CHANNELS * BLOCK }>().0;
     for (block, sums) in blocks.iter_mut().enumerate().skip(first) {
