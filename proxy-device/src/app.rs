@@ -1,5 +1,6 @@
 //! The device sidecar as a whole: what its parts share, and its start and end.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,11 +12,12 @@ use axum::extract::State;
 use axum::routing::get;
 use http::uri::Authority;
 use http::{HeaderValue, Version};
+use metrics::Counter;
 use sidecod_sidecar::access::Access;
 use sidecod_sidecar::admin::{self, Admin};
 use sidecod_sidecar::connect::Connector;
 use sidecod_sidecar::listen::{Connections, Http};
-use sidecod_sidecar::metrics;
+use sidecod_sidecar::metrics::{self as recorder, Handles};
 use sidecod_sidecar::otlp::Spans;
 use sidecod_sidecar::own::Own;
 use sidecod_sidecar::readiness::Readiness;
@@ -29,8 +31,10 @@ use tower::retry::budget::TpsBudget;
 use crate::bundle::{Active, Cache, InUse, Keeper};
 use crate::config::{self, Config, Route};
 use crate::encode::{Codec, Pool};
+use crate::fallback::Outcome;
 use crate::ingress::destination::{Destination, Listed};
 use crate::ingress::{Ingress, Way};
+use crate::intercept::NO_ROUTE;
 use crate::link::Link;
 use crate::plan;
 use crate::plan::report::Report;
@@ -66,6 +70,7 @@ pub struct App {
     pub(crate) held: Arc<Semaphore>,
     pub(crate) body_timeout: Duration,
     pub(crate) keep_server_timing: bool,
+    requests: Requests,
     /// Who is told of each request.
     pub(crate) access: Access,
 }
@@ -76,6 +81,9 @@ pub struct Ways {
     pub(crate) connect_timeout: Duration,
     pub(crate) tunnel_idle: Duration,
 }
+
+/// Requests of each route, by what came of them.
+type Requests = HashMap<String, Handles<Counter>>;
 
 impl App {
     /// Builds the parts, and begins to connect to the edges: call it inside a runtime. A bundle is in
@@ -157,8 +165,16 @@ impl App {
             held: Arc::new(Semaphore::new(config.max_held_mib << 10)),
             body_timeout: Duration::from_millis(config.body_timeout_ms),
             keep_server_timing: config.keep_server_timing,
+            requests: requests(&config.routes),
             access,
         })
+    }
+
+    /// Counts a request.
+    pub(crate) fn count(&self, route: &str, outcome: Outcome) {
+        if let Some(requests) = self.requests.get(route) {
+            requests.get(outcome.name()).increment(1);
+        }
     }
 
     /// Tells it of a listener, so that no connection of its own goes there.
@@ -179,6 +195,19 @@ impl App {
     }
 }
 
+fn requests(routes: &[Route]) -> Requests {
+    let names = routes.iter().map(|route| route.name.as_str());
+    let counted = |name: &str| {
+        let route = name.to_owned();
+        let handles = Handles::new(move |outcome| {
+            let route = route.clone();
+            metrics::counter!("sidecod_device_requests_total", "route" => route, "outcome" => outcome)
+        });
+        (name.to_owned(), handles)
+    };
+    names.chain([NO_ROUTE]).map(counted).collect()
+}
+
 /// Opens the bundle in a folder and checks the routes against it.
 ///
 /// # Errors
@@ -197,7 +226,7 @@ pub fn open(folder: &Path, config: &Config, plan: &plan::Settings) -> Result<Act
 /// # Errors
 /// If it cannot start.
 pub async fn run(source: Source, config: Config) -> Result<()> {
-    let metrics = metrics::install()?;
+    let metrics = recorder::install()?;
     let readiness = Readiness::default();
     let starting = readiness.block("codec");
     let listeners = bind(&config).await?;

@@ -25,7 +25,7 @@ use crate::ingress::destination::Destination;
 use crate::link::{LinkError, Via};
 use crate::plan::planner::Chosen;
 use crate::plan::{self, Planned};
-use crate::relay;
+use crate::relay::{self, STEPS};
 
 /// Bytes of an answer that is waited for as a whole.
 const SMALL_ANSWER: usize = 64 << 10;
@@ -243,7 +243,7 @@ impl Ladder<'_> {
 pub async fn send_streamed(
     app: &Arc<App>,
     destination: &Destination,
-    request: Request<Body>,
+    request: Box<Request<Body>>,
 ) -> (Outcome, Response<Body>) {
     if !destination.through_edge() {
         return match Box::pin(direct(destination, request, None)).await {
@@ -257,7 +257,7 @@ pub async fn send_streamed(
             relay::from_edge(answer, app.keep_server_timing).answer,
         ),
         Err(LinkError::Unreachable { request, .. }) if destination.direct.is_some() => {
-            match Box::pin(direct(destination, *request, None)).await {
+            match Box::pin(direct(destination, request, None)).await {
                 Attempt::Answer(outcome, answer) => (outcome, answer),
                 Attempt::Failed(failed) => (Outcome::Error, failed.problem),
             }
@@ -304,7 +304,7 @@ async fn edge(
     app: &Arc<App>,
     destination: &Destination,
     outcome: Outcome,
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     chosen: Option<&Chosen>,
     limit: Duration,
     whole_answer: bool,
@@ -337,7 +337,7 @@ async fn edge(
     let Some(kind) = kind else {
         let took = start.elapsed();
         let link = took.saturating_sub(relayed.edge.total());
-        metrics::histogram!("sidecod_device_step_seconds", "step" => "link").record(link);
+        STEPS.get("link").record(link);
         if let (Some(bytes), Some(Via(name))) = (bytes, via) {
             if let Some(chosen) = chosen {
                 let planner = &chosen.planner;
@@ -407,7 +407,7 @@ fn failed(sent: bool, next: Next, problem: Response<Body>) -> Attempt {
 
 async fn direct(
     destination: &Destination,
-    mut request: Request<Body>,
+    mut request: Box<Request<Body>>,
     limit: Option<Duration>,
 ) -> Attempt {
     let failed = |sent, problem| failed(sent, Next::Direct, problem);
@@ -420,7 +420,7 @@ async fn direct(
     remove_prefixed(request.headers_mut(), PREFIX);
     // The link has its own.
     *request.version_mut() = destination.version;
-    match direct.send(request, limit).await {
+    match direct.send(*request, limit).await {
         Ok(answer) => Attempt::Answer(Outcome::FallbackDirect, relay::from_upstream(answer)),
         Err(error) => failed(true, direct_problem(&error)),
     }
@@ -464,12 +464,12 @@ fn outcome_of(crossing: &Crossing) -> Outcome {
 }
 
 /// The request with its original body.
-fn original(parts: &Parts, body: &Whole) -> Request<Body> {
-    Request::from_parts(parts.clone(), body.body())
+fn original(parts: &Parts, body: &Whole) -> Box<Request<Body>> {
+    Box::new(Request::from_parts(parts.clone(), body.body()))
 }
 
 /// The request with what crosses in place of its body.
-fn crossed(parts: &Parts, crossing: Crossing) -> Request<Body> {
+fn crossed(parts: &Parts, crossing: Crossing) -> Box<Request<Body>> {
     let mut parts = parts.clone();
     let headers = &mut parts.headers;
     // What crosses was made of the body without it.
@@ -496,5 +496,5 @@ fn crossed(parts: &Parts, crossing: Crossing) -> Request<Body> {
         }
         Crossing::Answer { body, .. } => body,
     };
-    Request::from_parts(parts, full(bytes))
+    Box::new(Request::from_parts(parts, full(bytes)))
 }

@@ -1,7 +1,7 @@
 //! Requests as they come from the app.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use metrics::{Counter, Gauge};
 use sidecod_sidecar::Body;
 use sidecod_sidecar::access::{self, Known, Line};
 use sidecod_sidecar::body::{self, HoldError, Whole, guarded, hold, streamed};
@@ -34,7 +35,11 @@ use crate::trial::{self, Held, Led};
 use crate::{expect, plan, route, upgrade};
 
 /// The route's name in metrics where none took the request.
-const NO_ROUTE: &str = "none";
+static IN_FLIGHT: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!("sidecod_device_in_flight"));
+static APP_BYTES: LazyLock<Counter> =
+    LazyLock::new(|| metrics::counter!("sidecod_device_app_bytes_total"));
+
+pub(crate) const NO_ROUTE: &str = "none";
 
 /// A body of the app, whose bytes the line of the request tells.
 type AppBody = access::Counted<Incoming>;
@@ -45,7 +50,7 @@ pub async fn answer(
     destination: Destination,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let in_flight = Gauged::new(metrics::gauge!("sidecod_device_in_flight"));
+    let in_flight = Gauged::new(IN_FLIGHT.clone());
     let line = Line::begin(&app.access, &request);
     let known = |outcome| {
         move || Known {
@@ -73,7 +78,9 @@ pub async fn answer(
     let mut parts = end_to_end(parts);
     let body = line.count(body);
     let own_id = parts.headers.get(X_REQUEST_ID).cloned();
-    if let (Some(id), None) = (line.id(), request_id::of(&parts.headers)) {
+    if let Some(id) = line.id()
+        && request_id::of(&parts.headers).is_none()
+    {
         parts.headers.insert(REQUEST_ID, id.value());
     }
     if let Some(place) = line.place() {
@@ -104,8 +111,7 @@ pub async fn answer(
             through(&app, &destination, parts, body, broken).await
         }
     };
-    metrics::counter!("sidecod_device_requests_total", "route" => name.clone(), "outcome" => outcome.name())
-        .increment(1);
+    app.count(&name, outcome);
     if let Some(id) = own_id
         && !answer.headers().contains_key(X_REQUEST_ID)
     {
@@ -282,7 +288,7 @@ async fn through<B>(
 where
     B: http_body::Body<Data = Bytes, Error = hyper::Error> + Send + 'static,
 {
-    let request = Request::from_parts(parts, streamed(body));
+    let request = Box::new(Request::from_parts(parts, streamed(body)));
     let (outcome, answer) = fallback::send_streamed(app, destination, request).await;
     if outcome == Outcome::Error && broken.load(Ordering::Relaxed) {
         let detail = "the body broke off, or its framing is wrong";
@@ -334,7 +340,7 @@ impl http_body::Body for Counted {
         match &frame {
             std::task::Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
-                metrics::counter!("sidecod_device_app_bytes_total").increment(bytes as u64);
+                APP_BYTES.increment(bytes as u64);
             }
             std::task::Poll::Ready(Some(Err(_))) => self.broken.store(true, Ordering::Relaxed),
             _ => {}

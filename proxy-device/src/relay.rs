@@ -1,12 +1,16 @@
 //! Answers on their way back to the app: streamed, less what is between the sidecars.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use http::header::Entry;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use metrics::Histogram;
 use sidecod_sidecar::Body;
 use sidecod_sidecar::body::{relayed, silent};
 use sidecod_sidecar::hop::{remove_hop_by_hop, remove_prefixed};
+use sidecod_sidecar::metrics::Handles;
 use sidecod_wire::header::{ERROR, PREFIX};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -18,6 +22,11 @@ const EDGE_STEPS: [(&str, &str); 4] = [
     ("render", "edge_render"),
     ("upstream", "edge_upstream"),
 ];
+
+/// What the steps of a request take.
+pub static STEPS: LazyLock<Handles<Histogram>> = LazyLock::new(|| {
+    Handles::new(|step| metrics::histogram!("sidecod_device_step_seconds", "step" => step))
+});
 
 /// What an edge says of its time: an extension of the answer.
 #[derive(Debug, Clone)]
@@ -84,21 +93,30 @@ pub fn from_upstream(mut answer: Response<Incoming>) -> Response<Body> {
 
 /// Records what the edge says of its time and takes it out of the answer.
 fn take_server_timing<B>(answer: &mut Response<B>, keep: bool) -> EdgeTime {
-    let headers = answer.headers_mut();
-    let values: Vec<HeaderValue> = headers.get_all(SERVER_TIMING).iter().cloned().collect();
-    let last = values
-        .split_last()
-        .and_then(|(last, others)| Some((edge_steps(last.to_str().ok()?)?, others)));
-    let Some((steps, others)) = last else {
+    let Entry::Occupied(mut values) = answer.headers_mut().entry(SERVER_TIMING) else {
         return EdgeTime::default();
     };
-    for (step, time) in &steps {
-        metrics::histogram!("sidecod_device_step_seconds", "step" => *step).record(*time);
+    let last = values.iter().next_back();
+    let Some(steps) = last.and_then(|last| edge_steps(last.to_str().ok()?)) else {
+        return EdgeTime::default();
+    };
+    for &(step, time) in &steps {
+        STEPS.get(step).record(time);
     }
     if !keep {
-        headers.remove(SERVER_TIMING);
-        for value in others {
-            headers.append(SERVER_TIMING, value.clone());
+        let others: Vec<HeaderValue> = {
+            let mut all = values.iter();
+            all.next_back();
+            all.cloned().collect()
+        };
+        match others.split_first() {
+            None => drop(values.remove()),
+            Some((first, others)) => {
+                values.insert(first.clone());
+                for value in others {
+                    values.append(value.clone());
+                }
+            }
         }
     }
     let mut edge = EdgeTime::default();

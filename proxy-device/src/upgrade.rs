@@ -20,7 +20,7 @@ use sidecod_wire::header::PREFIX;
 use crate::app::App;
 use crate::fallback::{Outcome, direct_problem, send_streamed, unreachable};
 use crate::ingress::destination::Destination;
-use crate::intercept::end_to_end;
+use crate::intercept::{NO_ROUTE, end_to_end};
 use crate::link::LinkError;
 use crate::relay;
 
@@ -40,7 +40,7 @@ pub(crate) async fn answer(
     let mut parts = end_to_end(parts);
     // With a body it is a request like any other; a server need not take up the offer.
     let (outcome, answer) = if !body.is_end_stream() {
-        let request = Request::from_parts(parts, streamed(body));
+        let request = Box::new(Request::from_parts(parts, streamed(body)));
         let (outcome, answer) = send_streamed(app, destination, request).await;
         (outcome, Done::Other(answer))
     } else if !destination.through_edge() {
@@ -50,7 +50,7 @@ pub(crate) async fn answer(
     } else {
         let (to_edge, channel) = Channel::new(1);
         parts.headers.insert(ASK, protocol.clone());
-        let request = Request::from_parts(parts, streamed(channel));
+        let request = Box::new(Request::from_parts(parts, streamed(channel)));
         match app.link.send(destination, request, None).await {
             Ok(answer) => (Outcome::Passthrough, through_edge(app, answer, to_edge)),
             Err(LinkError::Unreachable { request, .. }) if destination.direct.is_some() => {
@@ -60,9 +60,7 @@ pub(crate) async fn answer(
             Err(error) => (Outcome::Error, Done::Other(unreachable(&error.to_string()))),
         }
     };
-    let name = outcome.name();
-    metrics::counter!("sidecod_device_requests_total", "route" => "none", "outcome" => name)
-        .increment(1);
+    app.count(NO_ROUTE, outcome);
     match answer {
         Done::Other(mut answer) => {
             // What follows on this connection has not been checked.

@@ -1,18 +1,25 @@
 //! Headers on their way from the device to the model server and back (RFC 9110, 7.6).
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderName, HeaderValue, TE};
 use http::request::Parts;
 use http::{Response, Uri, Version};
 use hyper::body::Incoming;
+use metrics::Histogram;
+use sidecod_sidecar::metrics::Handles;
 use sidecod_sidecar::{Body, body, hop};
 use sidecod_wire::header::{HTTP2, NO_HOST, PREFIX, PROTOCOL};
 
 use crate::point::Answered;
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+static STEPS: LazyLock<Handles<Histogram>> = LazyLock::new(|| {
+    Handles::new(|step| metrics::histogram!("sidecod_edge_step_seconds", "step" => step))
+});
 
 /// What each step of a request took.
 #[derive(Debug, Default)]
@@ -30,7 +37,7 @@ impl From<Steps> for Vec<(&'static str, Duration)> {
 impl Steps {
     /// Notes a step, for the device and in the metrics.
     pub fn note(&mut self, step: &'static str, took: Duration) {
-        metrics::histogram!("sidecod_edge_step_seconds", "step" => step).record(took);
+        STEPS.get(step).record(took);
         self.took.push((step, took));
     }
 
@@ -45,7 +52,16 @@ impl Steps {
         self.restored
     }
 
-    /// The value of `Server-Timing`: durations in milliseconds.
+    /// The field `Server-Timing`.
+    fn tell(&self, headers: &mut HeaderMap) {
+        if let Ok(mut value) = HeaderValue::from_str(&self.value()) {
+            // Of no use to the answers that follow: HTTP/2 is not to keep it for them.
+            value.set_sensitive(true);
+            headers.append(SERVER_TIMING, value);
+        }
+    }
+
+    /// Its value: durations in milliseconds.
     fn value(&self) -> String {
         let mut value = String::new();
         for (step, took) in &self.took {
@@ -108,9 +124,7 @@ pub fn to_device(
     let (mut parts, incoming) = answer.into_parts();
     hop::remove_hop_by_hop(&mut parts.headers);
     hop::remove_prefixed(&mut parts.headers, PREFIX);
-    if let Ok(value) = HeaderValue::from_str(&steps.value()) {
-        parts.headers.append(SERVER_TIMING, value);
-    }
+    steps.tell(&mut parts.headers);
     parts.version = Version::HTTP_2;
     Response::from_parts(parts, body::guarded(body::relayed(incoming), guard))
 }
@@ -122,9 +136,7 @@ pub fn own(answered: Answered, steps: &Steps, guard: impl Send + 'static) -> Res
     if let Ok(value) = HeaderValue::try_from(answered.content_type) {
         headers.insert(CONTENT_TYPE, value);
     }
-    if let Ok(value) = HeaderValue::from_str(&steps.value()) {
-        headers.append(SERVER_TIMING, value);
-    }
+    steps.tell(headers);
     answer
 }
 

@@ -1,7 +1,7 @@
 //! One request of a device: admitted, restored if it is a frame, passed on, its answer relayed.
 
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,9 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use metrics::{Counter, Gauge};
 use sidecod_sidecar::access::{self, Access, Known, Line};
-use sidecod_sidecar::metrics::Gauged;
+use sidecod_sidecar::metrics::{Gauged, Handles};
 use sidecod_sidecar::otlp::{Spans, TRACEPARENT};
 use sidecod_sidecar::readiness::Readiness;
 use sidecod_sidecar::upgrade::ASK;
@@ -30,10 +31,14 @@ use crate::point::Place;
 use crate::relay::{self, Steps};
 use crate::restore::{Restored, RestoredBody, Restorer};
 use crate::upgrade;
-use crate::upstream::{Turn, Upstream, Upstreams};
+use crate::upstream::{self, Turn, Upstream, Upstreams};
 
 /// The upstream of a request that names none.
 const DEFAULT_UPSTREAM: &str = "default";
+/// How requests are counted that are for none.
+const UNKNOWN: &str = "unknown";
+static OF_UNKNOWN: LazyLock<Handles<Counter>> = LazyLock::new(|| upstream::requests(UNKNOWN));
+static IN_FLIGHT: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!("sidecod_edge_in_flight"));
 /// Bytes of a probe of the link.
 const MOST_PROBE: usize = 64 << 10;
 
@@ -172,7 +177,7 @@ impl Edge {
 
     /// Answers a request.
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let in_flight = Gauged::new(metrics::gauge!("sidecod_edge_in_flight"));
+        let in_flight = Gauged::new(IN_FLIGHT.clone());
         let line = Line::begin(&self.access, &request);
         let mut request = request.map(|body| line.count(body));
         let settings = self.settings.load_full();
@@ -203,30 +208,27 @@ impl Edge {
                 .headers_mut()
                 .insert(TRACEPARENT, place.traceparent());
         }
-        let (upstream, outcome, answer) = match self.admit(&settings, request.headers()) {
+        let (upstream, counted, outcome, answer) = match self.admit(&settings, request.headers()) {
             // A name from outside is no label: labels are kept for ever.
-            Err(fail) => ("unknown".to_owned(), fail.kind().1, fail.answer()),
+            Err(fail) => (UNKNOWN, &*OF_UNKNOWN, fail.kind().1, fail.answer()),
             Ok((upstream, restorer)) => {
                 let framed = is_frame(request.headers());
                 let outcome = if framed { "code" } else { "passthrough" };
-                let name = upstream.name.clone();
+                let (name, counted) = (&*upstream.name, &upstream.requests);
                 let whither = (&*settings, upstream, restorer);
                 let passed = self.pass_on(whither, request, &mut steps, in_flight);
                 match passed.await {
-                    Ok(answer) => (name, outcome, answer),
+                    Ok(answer) => (name, counted, outcome, answer),
                     Err(fail) => {
                         tracing::debug!(upstream = name, %fail, "no answer of the model server");
-                        (name, fail.kind().1, fail.answer())
+                        (name, counted, fail.kind().1, fail.answer())
                     }
                 }
             }
         };
-        metrics::counter!(
-            "sidecod_edge_requests_total", "upstream" => upstream.clone(), "outcome" => outcome
-        )
-        .increment(1);
+        counted.get(outcome).increment(1);
         let known = || Known {
-            route: upstream,
+            route: upstream.to_owned(),
             outcome,
             sent: steps.restored(),
             steps: steps.into(),

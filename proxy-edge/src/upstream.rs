@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use metrics::Counter;
 use sidecod_sidecar::connect::Connector;
+use sidecod_sidecar::metrics::Handles;
 use sidecod_sidecar::own::Own;
 use sidecod_sidecar::{Body, upstream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,6 +21,8 @@ use crate::fail::Fail;
 pub struct Upstream {
     /// The name that devices ask for.
     pub name: String,
+    /// Its requests, by what came of them.
+    pub requests: Handles<Counter>,
     server: upstream::Upstream,
     timeout: Duration,
     turns: Arc<Semaphore>,
@@ -31,6 +35,16 @@ pub type Turn = OwnedSemaphorePermit;
 /// All of them.
 pub struct Upstreams(HashMap<String, Upstream>);
 
+/// The requests for a model server, by what came of them.
+#[must_use]
+pub fn requests(upstream: &str) -> Handles<Counter> {
+    let upstream = upstream.to_owned();
+    Handles::new(move |outcome| {
+        let upstream = upstream.clone();
+        metrics::counter!("sidecod_edge_requests_total", "upstream" => upstream, "outcome" => outcome)
+    })
+}
+
 impl Upstreams {
     /// The model servers of a configuration.
     #[must_use]
@@ -40,6 +54,7 @@ impl Upstreams {
             let connector = Connector::new(connect_timeout, Own::default());
             let upstream = Upstream {
                 name: config.name.clone(),
+                requests: requests(&config.name),
                 server: upstream::Upstream::new(config.url.clone(), connector),
                 timeout: Duration::from_millis(config.timeout_ms),
                 turns: Arc::new(Semaphore::new(config.max_in_flight)),
@@ -63,6 +78,9 @@ impl Upstream {
     /// # Errors
     /// [`Fail::Busy`].
     pub async fn turn(&self) -> Result<Turn, Fail> {
+        if let Ok(turn) = self.turns.clone().try_acquire_owned() {
+            return Ok(turn);
+        }
         let turn = self.turns.clone().acquire_owned();
         match timeout(self.max_wait, turn).await {
             Ok(Ok(turn)) => Ok(turn),

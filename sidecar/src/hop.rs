@@ -16,6 +16,10 @@ static ALWAYS: [HeaderName; 5] = [
 /// Removes what an intermediary must not forward: the fields that `Connection` names, `Connection`
 /// itself and its relatives. Of `TE`, the `trailers` member stays (it is all that HTTP/2 allows).
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let ends_here = |name: &HeaderName| *name == TE || ALWAYS.contains(name);
+    if !headers.keys().any(ends_here) {
+        return;
+    }
     let wants_trailers = headers
         .get_all(TE)
         .iter()

@@ -1,5 +1,6 @@
 //! Metrics through the `metrics` facade, rendered for Prometheus.
 
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
@@ -34,6 +35,38 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         }
     });
     Ok(handle)
+}
+
+/// The handles of a metric by the value of a label. Each is looked up once: that takes longer than what
+/// is then done with it. The recorder has to be there before the first is used.
+pub struct Handles<H> {
+    look_up: Box<dyn Fn(&'static str) -> H + Send + Sync>,
+    known: RwLock<Vec<(&'static str, H)>>,
+}
+
+impl<H: Clone> Handles<H> {
+    /// Handles that are looked up so.
+    #[must_use]
+    pub fn new(look_up: impl Fn(&'static str) -> H + Send + Sync + 'static) -> Self {
+        Self {
+            look_up: Box::new(look_up),
+            known: RwLock::default(),
+        }
+    }
+
+    /// The handle for this value.
+    #[must_use]
+    pub fn get(&self, value: &'static str) -> H {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, handle)) = known.iter().find(|(known, _)| *known == value) {
+            return handle.clone();
+        }
+        drop(known);
+        let handle = (self.look_up)(value);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.push((value, handle.clone()));
+        handle
+    }
 }
 
 /// Counts one more of a gauge as long as it lives.

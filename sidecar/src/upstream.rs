@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Request, Response, Uri, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -92,15 +92,14 @@ impl BaseUrl {
     /// If the two make no path.
     pub fn join(&self, target: &Uri) -> Result<Uri, http::Error> {
         let start = self.0.path().trim_end_matches('/');
-        let rest = target
-            .path_and_query()
-            .map_or("/", http::uri::PathAndQuery::as_str);
+        let rest = target.path_and_query();
         let mut parts = self.0.clone().into_parts();
-        parts.path_and_query = Some(
-            format!("{start}{rest}")
+        parts.path_and_query = Some(match rest {
+            Some(rest) if start.is_empty() => rest.clone(),
+            _ => format!("{start}{}", rest.map_or("/", PathAndQuery::as_str))
                 .parse()
                 .map_err(http::Error::from)?,
-        );
+        });
         Uri::from_parts(parts).map_err(Into::into)
     }
 }

@@ -432,7 +432,7 @@ fn round_all(latent: &[f32], gain: f32, symbols: &mut [i16]) {
 }
 
 /// The next symbol, halves away from zero, and 0 for what is no number.
-#[inline(always)]
+#[inline]
 fn rounded(value: f32) -> i16 {
     let largest = i32::from(MAX_SYMBOL);
     ((value + 0.5_f32.copysign(value)) as i32).clamp(-largest, largest) as i16

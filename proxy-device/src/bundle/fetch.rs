@@ -135,7 +135,7 @@ async fn get(link: &Link, path: &str, most: usize) -> Result<Bytes, FetchError> 
     let whole = async {
         let request = Request::get(path).body(body::empty());
         let request = request.map_err(|error| FetchError::Link(error.to_string()))?;
-        let answer = link.send(&edge, request, None).await;
+        let answer = link.send(&edge, Box::new(request), None).await;
         let answer = answer.map_err(|error| FetchError::Link(error.to_string()))?;
         if answer.status() != StatusCode::OK {
             let kind = answer

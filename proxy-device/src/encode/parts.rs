@@ -134,7 +134,11 @@ impl Head {
         };
         // The engine's plan is made now, not when the first request waits for it.
         let side = opened.point.input.side as usize;
-        let warmed = opened.latent(vec![0.0; 3 * side * side], &mut Clock::start(), &mut vec![]);
+        let warmed = opened.latent(
+            &vec![0.0; 3 * side * side],
+            &mut Clock::start(),
+            &mut vec![],
+        );
         warmed.map_err(|error| folder.encoder(error))?;
         Ok(opened)
     }
@@ -153,7 +157,7 @@ impl Head {
         let (mut clock, mut steps) = (Clock::start(), Vec::with_capacity(4));
         let values = self.point.input.values(&input.picture);
         steps.push(("media", clock.lap()));
-        let latent = self.latent(values, &mut clock, &mut steps)?;
+        let latent = self.latent(&values, &mut clock, &mut steps)?;
         let manifest = &self.bundle.manifest;
         let (width, height) = self.point.size();
         let (rows, columns) = manifest.latent_size(width, height);
@@ -196,12 +200,12 @@ impl Head {
 
     fn latent(
         &self,
-        values: Vec<f32>,
+        values: &[f32],
         clock: &mut Clock,
         steps: &mut Steps,
     ) -> Result<Vec<f32>, EncoderError> {
         let side = self.point.input.side as usize;
-        let feature = run(&*self.model, &values, side, side)?;
+        let feature = run(&*self.model, values, side, side)?;
         expect(HEAD, feature.len(), self.point.numbers())?;
         steps.push(("head", clock.lap()));
         let (width, height) = self.point.size();
@@ -241,7 +245,7 @@ impl Local {
             labels,
         };
         let side = opened.whole.input.side as usize;
-        let warmed = opened.outputs(vec![0.0; 3 * side * side]);
+        let warmed = opened.outputs(&vec![0.0; 3 * side * side]);
         warmed.map_err(|error| folder.encoder(error))?;
         Ok(opened)
     }
@@ -260,7 +264,7 @@ impl Local {
         let mut clock = Clock::start();
         let values = self.whole.input.values(&input.picture);
         let media = clock.lap();
-        let outputs = self.outputs(values)?;
+        let outputs = self.outputs(&values)?;
         let Whole { answer, .. } = &self.whole;
         Ok(Coded {
             crossing: Crossing::Answer {
@@ -271,9 +275,9 @@ impl Local {
         })
     }
 
-    fn outputs(&self, values: Vec<f32>) -> Result<Vec<f32>, EncoderError> {
+    fn outputs(&self, values: &[f32]) -> Result<Vec<f32>, EncoderError> {
         let side = self.whole.input.side as usize;
-        let outputs = run(&*self.model, &values, side, side)?;
+        let outputs = run(&*self.model, values, side, side)?;
         expect(MODEL, outputs.len(), self.whole.outputs)?;
         Ok(outputs)
     }

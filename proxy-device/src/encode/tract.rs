@@ -62,7 +62,9 @@ impl Tract {
             .typed(side, side)
             .and_then(|mut net| take_patches(&mut net))
             .map_err(|error| failed(self.file, &error))?;
-        self.patch = patch;
+        if stride.is_multiple_of(patch) {
+            self.patch = patch;
+        }
         Ok(self)
     }
 
@@ -152,18 +154,21 @@ fn take_patches(net: &mut TypedModel) -> TractResult<usize> {
         return Ok(1);
     };
     let PoolSpec {
-        data_format,
+        data_format: DataFormat::NCHW,
         kernel_shape,
         input_channels,
         ..
-    } = &conv.pool_spec;
+    } = &conv.pool_spec
+    else {
+        return Ok(1);
+    };
     let &[patch, width] = &kernel_shape[..] else {
         return Ok(1);
     };
     let mut shape = net.outlet_fact(source)?.shape.to_tvec();
-    let (none, padding) = (0.to_dim(), conv.pool_spec.computed_padding(&shape[2..]));
+    let (zero, padding) = (0.to_dim(), conv.pool_spec.computed_padding(&shape[2..]));
     let kernel = net.node(user.node).inputs[1];
-    let weights = net.outlet_fact(kernel)?.konst.clone();
+    let weights = net.node(kernel.node).op_as::<Const>();
     let (Some(weights), true) = (
         weights.filter(|_| net.outlet_successors(kernel).len() == 1),
         patch == width
@@ -171,10 +176,9 @@ fn take_patches(net: &mut TypedModel) -> TractResult<usize> {
             && conv.pool_spec.dilations().iter().all(|&step| step == 1)
             && padding
                 .iter()
-                .all(|pad| pad.pad_before == none && pad.pad_after == none)
+                .all(|pad| pad.pad_before == zero && pad.pad_after == zero)
             && conv.group == 1
             && conv.q_params.is_none()
-            && *data_format == DataFormat::NCHW
             && conv.kernel_fmt == KernelFormat::OIHW,
     ) else {
         return Ok(1);
@@ -187,7 +191,7 @@ fn take_patches(net: &mut TypedModel) -> TractResult<usize> {
         input_channels: planes,
         ..conv.pool_spec.clone()
     };
-    let mut weights = weights.into_tensor();
+    let mut weights = weights.val().clone().into_tensor();
     weights.set_shape(&[conv.output_channels(), planes, 1, 1])?;
     let weights = weights.into_arc_tensor();
     shape[1] = planes.to_dim();
@@ -236,9 +240,9 @@ mod tests {
             let filled = |planes: &mut [f32]| {
                 let places = (height / side) * (width / side);
                 for (at, value) in planes.iter_mut().enumerate() {
-                    let (plane, place) = (at / places, at % places);
+                    let (plane, at) = (at / places, at % places);
                     let (channel, of_patch) = (plane / (side * side), plane % (side * side));
-                    let (row, column) = (place / (width / side), place % (width / side));
+                    let (row, column) = (at / (width / side), at % (width / side));
                     let (y, x) = (of_patch / side, of_patch % side);
                     *value = pixel(channel, row * side + y, column * side + x);
                 }

@@ -26,7 +26,7 @@ use crate::relay::edge_error;
 
 /// A request for an edge.
 pub(super) struct Call {
-    pub request: Request<Body>,
+    pub request: Box<Request<Body>>,
     /// When the head of the answer must be there.
     pub limit: Option<Duration>,
 }
@@ -319,7 +319,7 @@ impl Trial {
             let reason = "the connection has just ended".to_owned();
             return Err(LinkError::unreachable(reason, request));
         };
-        let answer = sender.try_send_request(request);
+        let answer = sender.try_send_request(*request);
         let answer = match limit {
             Some(limit) => timeout(limit, answer).await,
             None => Ok(answer.await),
@@ -343,7 +343,7 @@ impl Trial {
                 if let Some(request) = error.take_message() {
                     self.edge.lost(self.generation, None);
                     let reason = format!("{name}: {}", error.into_error());
-                    return Err(LinkError::unreachable(reason, request));
+                    return Err(LinkError::unreachable(reason, Box::new(request)));
                 }
                 self.decided = true;
                 let error = error.into_error();

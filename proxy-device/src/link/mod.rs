@@ -62,8 +62,7 @@ pub enum LinkError {
 }
 
 impl LinkError {
-    fn unreachable(reason: String, request: Request<Body>) -> Self {
-        let request = Box::new(request);
+    fn unreachable(reason: String, request: Box<Request<Body>>) -> Self {
         Self::Unreachable { reason, request }
     }
 }
@@ -152,7 +151,7 @@ impl Link {
     pub async fn send(
         &self,
         destination: &Destination,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         limit: Option<Duration>,
     ) -> Result<Response<Incoming>, LinkError> {
         let begin = Instant::now();
@@ -173,7 +172,7 @@ impl Link {
                 (Ok(Some(answer)), _) => match answer.await {
                     // It was not sent: another edge may have it.
                     Err(LinkError::Unreachable { reason, request }) => {
-                        let request = unaddressed(*request);
+                        let request = unaddressed(request);
                         if Instant::now() >= patience {
                             return give_up(reason, request);
                         }
@@ -194,7 +193,7 @@ impl Link {
         &self,
         context: &mut Context<'_>,
         destination: &Destination,
-        waiting: &mut Option<Request<Body>>,
+        waiting: &mut Option<Box<Request<Body>>>,
         limit: Option<Duration>,
     ) -> Poll<Result<Option<Answer>, String>> {
         let mut balance = self.balance.lock().unwrap_or_else(PoisonError::into_inner);
@@ -262,13 +261,16 @@ impl Link {
         if let Some(limit) = limit {
             let told = limit.saturating_sub((limit / 10).min(WAY_BACK));
             let told = u64::try_from(told.as_millis()).unwrap_or(u64::MAX);
-            headers.insert(DEADLINE, told.into());
+            let mut told = HeaderValue::from(told);
+            // Of no use to the requests that follow: HTTP/2 is not to keep it for them.
+            told.set_sensitive(true);
+            headers.insert(DEADLINE, told);
         }
     }
 }
 
 /// Takes back what a request has on the link for want of a host of its own.
-fn unaddressed(mut request: Request<Body>) -> Request<Body> {
+fn unaddressed(mut request: Box<Request<Body>>) -> Box<Request<Body>> {
     if request.headers_mut().remove(NO_HOST).is_some() {
         let mut uri = std::mem::take(request.uri_mut()).into_parts();
         (uri.scheme, uri.authority) = (None, None);

@@ -31,6 +31,8 @@ use crate::config::Route;
 use crate::encode::{Codec, Coded, Crossing, Full, Looked, NotCoded, Pool, content_codings};
 use option::Kind;
 use planner::Chosen;
+
+use crate::relay::STEPS;
 pub use settings::Settings;
 
 /// Bodies of more bytes are looked at on a thread that may be kept busy.
@@ -241,7 +243,7 @@ fn as_it_is(route: &Route, reason: &'static str, error: &dyn std::error::Error) 
 }
 
 fn record(step: &'static str, took: Duration) {
-    metrics::histogram!("sidecod_device_step_seconds", "step" => step).record(took);
+    STEPS.get(step).record(took);
 }
 
 /// Counts a request of a route that crosses as it is, by one word that says why.

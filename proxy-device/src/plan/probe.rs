@@ -96,7 +96,9 @@ async fn ask(
         .header(ASK, what)
         .body(body)
         .map_err(|error| error.to_string())?;
-    let sent = app.link.send(&app.reverse, request, Some(PATIENCE));
+    let sent = app
+        .link
+        .send(&app.reverse, Box::new(request), Some(PATIENCE));
     let mut answer = sent.await.map_err(|error| error.to_string())?;
     let via = answer.extensions_mut().remove::<Via>();
     let Via(edge) = via.ok_or_else(|| "an answer of no edge".to_owned())?;

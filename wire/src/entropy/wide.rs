@@ -246,7 +246,7 @@ impl Wide {
 }
 
 /// The foreseen value of a symbol, in parts, from a sum with so many fractional bits more.
-#[inline(always)]
+#[inline]
 fn foresee(shift: u8, sum: i32) -> i32 {
     let shift = u32::from(shift);
     let value = sum
@@ -265,7 +265,7 @@ fn foresee_all(shifts: &[u8], sums: &[i32], foreseen: &mut [i32]) {
 }
 
 /// The symbol that a foreseen value rounds to.
-#[inline(always)]
+#[inline]
 fn nearest(value: i32) -> i16 {
     (value.wrapping_add(PARTS / 2) >> PART_BITS) as i16
 }
@@ -279,7 +279,7 @@ fn off_all(symbols: &[i16], foreseen: &[i32], errors: &mut [i16]) {
 }
 
 /// How far a symbol is off from what was foreseen.
-#[inline(always)]
+#[inline]
 fn off(symbol: i16, value: i32) -> i16 {
     symbol.abs_diff(nearest(value)) as i16
 }
@@ -336,8 +336,8 @@ struct Rows<'a> {
     here: Vec<i16>,
     /// The numbers around a place, and its own.
     around: Vec<i16>,
-    /// Pairs of them that are not both zero: where their weights begin, and the pair four times.
-    pairs: Vec<(usize, i16x8)>,
+    /// Which pairs of them are not both zero.
+    some: Vec<usize>,
     /// The sums of a place.
     sums: Vec<i32>,
 }
@@ -352,7 +352,7 @@ impl<'a> Rows<'a> {
             row: vec![0; channels * (width + 2)],
             here: vec![0; channels],
             around: vec![0; 2 * pairs],
-            pairs: vec![(0, i16x8::ZERO); pairs],
+            some: vec![0; pairs],
             sums: vec![0; CHANNELS * vectors(channels)],
         }
     }
@@ -385,13 +385,12 @@ impl<'a> Rows<'a> {
         for (sum, ((weights, &left), &right)) in self.sums.iter_mut().zip(own) {
             *sum = product(weights[0], left).wrapping_add(product(weights[1], right));
         }
-        let (mut some, len) = (0, vectors(channels));
-        for (index, &pair) in self.around.as_chunks().0.iter().enumerate() {
-            // The next takes its place where it is zero.
-            self.pairs[some] = (index * len, four_times(pair));
-            some += usize::from(pair != [0, 0]);
-        }
-        add(&self.weights.pairs, &self.pairs[..some], 0, &mut self.sums);
+        add_all(
+            &self.weights.pairs,
+            &self.around,
+            &mut self.some,
+            &mut self.sums,
+        );
     }
 
     /// Takes a number of the place that has become known, also into the sums of the channels that follow.
@@ -401,9 +400,8 @@ impl<'a> Rows<'a> {
             let pairs = self.channels + self.weights.corners + channel / 2;
             let mut pair = [0; 2];
             pair[channel % 2] = number;
-            let pair = (pairs * vectors(self.channels), four_times(pair));
             let first = channel / (CHANNELS * BLOCK);
-            add(&self.weights.pairs, &[pair], first, &mut self.sums);
+            add_one(&self.weights.pairs, (pairs, pair), first, &mut self.sums);
         }
     }
 
@@ -414,15 +412,48 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Adds pairs of numbers times their weights to the sums, from a block of them on.
+/// Adds the pairs of numbers that are not both zero, times their weights, to the sums.
 #[multiversion(targets("x86_64+avx2"))]
-fn add(weights: &[[i16; 2 * CHANNELS]], pairs: &[(usize, i16x8)], first: usize, sums: &mut [i32]) {
+fn add_all(weights: &[[i16; 2 * CHANNELS]], numbers: &[i16], some: &mut [usize], sums: &mut [i32]) {
+    let pairs = numbers.as_chunks().0;
+    let mut count = 0;
+    for (index, &pair) in pairs.iter().enumerate() {
+        // The next takes its place where it is zero.
+        some[count] = index;
+        count += usize::from(pair != [0, 0]);
+    }
+    let some = &some[..count];
+    let pairs = some.iter().map(|&index| (index, pairs[index]));
+    add(weights, &pairs, 0, sums);
+}
+
+/// The same for one pair, and the sums from a block of them on.
+#[multiversion(targets("x86_64+avx2"))]
+fn add_one(
+    weights: &[[i16; 2 * CHANNELS]],
+    pair: (usize, [i16; 2]),
+    first: usize,
+    sums: &mut [i32],
+) {
+    add(weights, &std::iter::once(pair), first, sums);
+}
+
+#[allow(clippy::inline_always)] // it is compiled for what its caller is compiled for
+#[inline(always)]
+fn add(
+    weights: &[[i16; 2 * CHANNELS]],
+    pairs: &(impl Iterator<Item = (usize, [i16; 2])> + Clone),
+    first: usize,
+    sums: &mut [i32],
+) {
+    let vectors = sums.len() / CHANNELS;
     let blocks = sums.as_chunks_mut::<{ CHANNELS * BLOCK }>().0;
     for (block, sums) in blocks.iter_mut().enumerate().skip(first) {
         let sums = sums.as_chunks_mut::<CHANNELS>().0;
         let mut added = [i32x4::ZERO; BLOCK];
-        for &(start, pair) in pairs {
-            let weights = &weights[start + block * BLOCK..][..BLOCK];
+        for (index, [a, b]) in pairs.clone() {
+            let weights = &weights[index * vectors + block * BLOCK..][..BLOCK];
+            let pair = i16x8::new([a, b, a, b, a, b, a, b]);
             for (sum, &weights) in added.iter_mut().zip(weights) {
                 *sum += i16x8::new(weights).dot(pair);
             }
@@ -431,10 +462,6 @@ fn add(weights: &[[i16; 2 * CHANNELS]], pairs: &[(usize, i16x8)], first: usize, 
             *sum = (i32x4::new(*sum) + added).to_array();
         }
     }
-}
-
-fn four_times([a, b]: [i16; 2]) -> i16x8 {
-    i16x8::new([a, b, a, b, a, b, a, b])
 }
 
 fn product(weight: i16, number: i16) -> i32 {
