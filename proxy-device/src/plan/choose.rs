@@ -14,7 +14,8 @@ const GAIN_LEAST: f64 = 0.03;
 /// An option is tried again only if it promises at most so many times the best time.
 const WORTH_TRYING: f64 = 1.5;
 
-/// So often an option is tried sooner than after the time that is said.
+/// An option that was taken so often is well known. One that was taken less often is tried sooner than
+/// after the time that is said, and left for smaller gains.
 const WELL_KNOWN: u64 = 8;
 
 /// An option as the choice sees it.
@@ -36,9 +37,13 @@ impl Candidate {
     /// Whether it was not taken for so long that what is known of it may be wrong. Of an option that
     /// was taken a few times little is known, and one odd photo may be most of it.
     fn is_stale(&self, refresh: Duration) -> bool {
-        let share = self.count.min(WELL_KNOWN) as f64 / WELL_KNOWN as f64;
         self.since
-            .is_none_or(|since| since > refresh.mul_f64(share))
+            .is_none_or(|since| since > refresh.mul_f64(self.known()))
+    }
+
+    /// How well it is known, from 0 to 1.
+    fn known(&self) -> f64 {
+        self.count.min(WELL_KNOWN) as f64 / WELL_KNOWN as f64
     }
 }
 
@@ -91,6 +96,11 @@ impl Chooser {
             .max_by_key(|(_, candidate)| candidate.since.unwrap_or(Duration::MAX));
         let current = self.current.filter(|&index| candidates[index].allowed);
         let Some(current) = current else {
+            // What was never taken seems cheap because little is known of it: it is tried, and then
+            // has to be the cheapest still.
+            if cheapest.count == 0 {
+                return Some((best, Why::Refresh));
+            }
             self.take(best);
             return Some((best, Why::Cheapest));
         };
@@ -112,7 +122,7 @@ impl Chooser {
         } else {
             self.promise += gain;
         }
-        if self.promise >= GAIN_NEEDED - 1e-9 {
+        if self.promise >= GAIN_NEEDED * now.known() - 1e-9 {
             self.take(best);
             return Some((best, Why::Up));
         }
@@ -155,6 +165,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_never_taken_is_tried_and_not_kept_for_that() {
+        let mut chooser = Chooser::default();
+        let mut list = candidates([0.1, 1.0, 2.0]);
+        (list[0].count, list[0].since) = (0, None);
+        assert_eq!(chooser.choose(&list, REFRESH), Some((0, Why::Refresh)));
+        // It takes longer than it seemed.
+        list = candidates([3.0, 1.0, 2.0]);
+        list[0].count = 1;
+        assert_eq!(chooser.choose(&list, REFRESH), Some((1, Why::Cheapest)));
+        assert_eq!(choose(&mut chooser, [3.0, 1.0, 0.9]), (1, Why::Held));
+    }
+
+    #[test]
     fn what_is_little_known_is_tried_sooner() {
         let mut chooser = Chooser::default();
         choose(&mut chooser, [1.1, 1.0, 9.0]);
@@ -185,6 +208,20 @@ mod tests {
             assert_eq!(choose(&mut chooser, [1.0, 2.0, 0.5]), (0, Why::Held));
         }
         assert_eq!(choose(&mut chooser, [1.0, 2.0, 0.5]), (2, Why::Up));
+    }
+
+    #[test]
+    fn up_sooner_from_what_is_little_known() {
+        for (count, held) in [(1, 0), (4, 1), (8, 2)] {
+            let mut chooser = Chooser::default();
+            choose(&mut chooser, [1.0, 2.0, 3.0]);
+            let mut list = candidates([1.0, 2.0, 0.5]);
+            list[0].count = count;
+            for _ in 0..held {
+                assert_eq!(chooser.choose(&list, REFRESH), Some((0, Why::Held)));
+            }
+            assert_eq!(chooser.choose(&list, REFRESH), Some((2, Why::Up)));
+        }
     }
 
     #[test]
