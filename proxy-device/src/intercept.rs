@@ -34,11 +34,11 @@ use crate::relay::EdgeSteps;
 use crate::trial::{self, Held, Led};
 use crate::{expect, plan, route, upgrade};
 
-/// The route's name in metrics where none took the request.
 static IN_FLIGHT: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!("sidecod_device_in_flight"));
 static APP_BYTES: LazyLock<Counter> =
     LazyLock::new(|| metrics::counter!("sidecod_device_app_bytes_total"));
 
+/// The route's name in metrics where none took the request.
 pub(crate) const NO_ROUTE: &str = "none";
 
 /// A body of the app, whose bytes the line of the request tells.

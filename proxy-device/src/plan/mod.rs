@@ -29,10 +29,9 @@ use crate::app::App;
 use crate::bundle::Active;
 use crate::config::Route;
 use crate::encode::{Codec, Coded, Crossing, Full, Looked, NotCoded, Pool, content_codings};
+use crate::relay::STEPS;
 use option::Kind;
 use planner::Chosen;
-
-use crate::relay::STEPS;
 pub use settings::Settings;
 
 /// Bodies of more bytes are looked at on a thread that may be kept busy.
