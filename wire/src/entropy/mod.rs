@@ -10,6 +10,7 @@
 
 mod context;
 mod model;
+mod sums;
 mod tables;
 mod wide;
 
