@@ -43,6 +43,8 @@ const CLASSES: usize = 232;
 const PARTS: i32 = 8;
 const PART_BITS: u32 = 3;
 const MAX_SHIFT: u8 = 14;
+/// Places that are summed together where all symbols are known.
+const PLACES: usize = 4;
 /// Contexts and frequencies for every channel of a latent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wide {
@@ -140,25 +142,39 @@ impl Wide {
         width: usize,
         mut write: impl FnMut(i16, Expected<'_>) -> Result<(), EntropyError>,
     ) -> Result<(), EntropyError> {
-        let mut foreseen = vec![0; self.channels];
-        self.walk(height, width, |place, x, values, errors| {
+        let mut values = Rows::<PLACES>::new(&self.value, self.channels, width);
+        let mut errors = Rows::<PLACES>::new(&self.error, self.channels, width);
+        let mut foreseen = vec![0; self.channels * PLACES];
+        for y in 0..height {
+            values.next_row();
+            errors.next_row();
             // All symbols are known: the sums need no order.
-            let column = symbols[place..].iter().step_by(height * width);
-            values
-                .here
-                .iter_mut()
-                .zip(column)
-                .for_each(|(h, &s)| *h = s);
-            values.next_place(x);
-            foresee_all(&self.shifts, &values.sums, &mut foreseen);
-            off_all(&values.here, &foreseen, &mut errors.here);
-            errors.next_place(x);
-            for (channel, &value) in foreseen.iter().enumerate() {
-                let expected = self.expect(channel, value, errors.sums[channel]);
-                write(values.here[channel], expected)?;
+            for x in 0..width {
+                let column = symbols[y * width + x..].iter().step_by(height * width);
+                let known = values.at_mut(x).iter_mut();
+                known
+                    .zip(column)
+                    .for_each(|(known, &symbol)| *known = symbol);
             }
-            Ok(())
-        })
+            for start in (0..width).step_by(PLACES) {
+                let places = start..width.min(start + PLACES);
+                values.sum_from(start);
+                let each = foreseen.chunks_exact_mut(self.channels);
+                for ((x, sums), foreseen) in places.clone().zip(values.sums()).zip(each) {
+                    foresee_all(&self.shifts, sums, foreseen);
+                    off_all(values.at(x), foreseen, errors.at_mut(x));
+                }
+                errors.sum_from(start);
+                let each = foreseen.chunks_exact(self.channels);
+                for ((x, sums), foreseen) in places.zip(errors.sums()).zip(each) {
+                    let known = values.at(x).iter().zip(foreseen).zip(sums);
+                    for (channel, ((&symbol, &value), &error)) in known.enumerate() {
+                        write(symbol, self.expect(channel, value, error))?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Goes through a picture in the order of the code, and has `read` say what each symbol is of which
@@ -170,37 +186,21 @@ impl Wide {
         width: usize,
         mut read: impl FnMut(Expected<'_>) -> Result<i16, EntropyError>,
     ) -> Result<(), EntropyError> {
-        self.walk(height, width, |place, x, values, errors| {
-            values.next_place(x);
-            errors.next_place(x);
-            for channel in 0..self.channels {
-                let value = foresee(self.shifts[channel], values.sums[channel]);
-                let symbol = read(self.expect(channel, value, errors.sums[channel]))?;
-                symbols[channel * height * width + place] = symbol;
-                values.put(channel, symbol);
-                errors.put(channel, off(symbol, value));
-            }
-            Ok(())
-        })
-    }
-
-    /// Goes through the places of a picture, row by row: `code` gets the place, its column, and what is
-    /// known of the symbols before it and of how far off they were, and makes the place's own known.
-    fn walk(
-        &self,
-        height: usize,
-        width: usize,
-        mut code: impl FnMut(usize, usize, &mut Rows<'_>, &mut Rows<'_>) -> Result<(), EntropyError>,
-    ) -> Result<(), EntropyError> {
-        let mut values = Rows::new(&self.value, self.channels, width);
-        let mut errors = Rows::new(&self.error, self.channels, width);
+        let mut values = Rows::<1>::new(&self.value, self.channels, width);
+        let mut errors = Rows::<1>::new(&self.error, self.channels, width);
         for y in 0..height {
             values.next_row();
             errors.next_row();
             for x in 0..width {
-                code(y * width + x, x, &mut values, &mut errors)?;
-                values.keep(x);
-                errors.keep(x);
+                values.sum_from(x);
+                errors.sum_from(x);
+                for channel in 0..self.channels {
+                    let value = foresee(self.shifts[channel], values.sum(channel));
+                    let symbol = read(self.expect(channel, value, errors.sum(channel)))?;
+                    symbols[(channel * height + y) * width + x] = symbol;
+                    values.put(x, channel, symbol);
+                    errors.put(x, channel, off(symbol, value));
+                }
             }
         }
         Ok(())
