@@ -45,6 +45,7 @@ const PART_BITS: u32 = 3;
 const MAX_SHIFT: u8 = 14;
 /// Places that are summed together where all symbols are known.
 const PLACES: usize = 4;
+
 /// Contexts and frequencies for every channel of a latent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wide {
@@ -151,10 +152,9 @@ impl Wide {
             // All symbols are known: the sums need no order.
             for x in 0..width {
                 let column = symbols[y * width + x..].iter().step_by(height * width);
-                let known = values.at_mut(x).iter_mut();
-                known
-                    .zip(column)
-                    .for_each(|(known, &symbol)| *known = symbol);
+                for (known, &symbol) in values.at_mut(x).iter_mut().zip(column) {
+                    *known = symbol;
+                }
             }
             for start in (0..width).step_by(PLACES) {
                 let places = start..width.min(start + PLACES);
