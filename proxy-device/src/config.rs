@@ -75,7 +75,7 @@ pub struct Config {
     #[serde(default = "sixty_four")]
     pub max_held_mib: usize,
     /// Threads for sockets.
-    #[serde(default = "two")]
+    #[serde(default = "one")]
     pub worker_threads: usize,
     /// What is logged.
     #[serde(default)]
@@ -463,8 +463,8 @@ impl Route {
     }
 }
 
-fn two() -> usize {
-    2
+fn one() -> usize {
+    1
 }
 fn sixty_four() -> usize {
     64
