@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use sidecod_bench::{chaos, fidelity, latency, load, offload, overhead, photos};
+use sidecod_edge::config::Precision;
 
 /// Measures Sidecod on real photos, with the programs that stand beside this one.
 #[derive(Parser)]
@@ -57,6 +58,9 @@ enum Command {
         /// Measure our codecs also with the longer side reduced to this, several with commas between.
         #[arg(long, value_delimiter = ',')]
         max_side: Vec<u32>,
+        /// Numbers in which our decoders compute.
+        #[arg(long, default_value = "float32")]
+        precision: Precision,
         /// Compare the boxes of this detector on whole photos too: nanodet-m as ONNX, 1x3x416x416.
         #[arg(long)]
         detector: Option<PathBuf>,
@@ -180,6 +184,7 @@ fn main() -> Result<()> {
             peers,
             max_crops,
             max_side,
+            precision,
             detector,
             max_photos,
             out,
@@ -195,6 +200,7 @@ fn main() -> Result<()> {
                 peers,
                 max_crops,
                 max_sides: max_side,
+                precision,
                 detector,
                 max_photos,
                 out,

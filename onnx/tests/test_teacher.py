@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from sidecod_train import teacher  # noqa: E402
 from sidecod_train.config import TeacherConfig  # noqa: E402
 from sidecod_train.teacher import Graph, GraphError, Teacher  # noqa: E402
 
@@ -79,6 +80,18 @@ class GraphTest(unittest.TestCase):
         (slope,) = torch.autograd.grad(y.sum(), x)
         self.assertGreater(float(slope.abs().sum()), 0)
         self.assertEqual(len(graph.nodes), 8, "what depends on constants alone is computed at load")
+
+    def test_gradient_of_strided_depthwise_convolutions(self):
+        for size, kernel, strides, pads in (((9, 8), (3, 3), (2, 2), 0), ((10, 11), (5, 3), (2, 3), 1), ((7, 7), (3, 5), (3, 1), 2)):
+            x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+            weight = torch.randn(3, 1, *kernel, dtype=torch.float64)
+            by_torch = F.conv2d(x, weight, None, strides, pads, 1, 3)
+            at = {"strides": list(strides), "pads": [pads] * 4, "group": 3}
+            ours = teacher._conv(helper.make_node("Conv", ["x", "weight"], ["y"]), at, x, weight)
+            up = torch.randn_like(by_torch)
+            self.assertEqual(type(ours.grad_fn).__name__, "_StridedDepthwiseBackward")
+            torch.testing.assert_close(ours, by_torch)
+            torch.testing.assert_close(*(torch.autograd.grad(out, x, up)[0] for out in (ours, by_torch)))
 
     def test_unknown_operator_is_named(self):
         path = save(self.folder, [helper.make_node("Erf", ["x"], ["y"], name="odd")], {}, "y")

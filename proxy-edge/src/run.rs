@@ -193,7 +193,8 @@ pub(crate) async fn load(config: Config, stored: Vec<Stored>) -> Result<Restorer
             config.device,
             config.threads_per_forward(),
             config.max_batch,
-        )?;
+        )?
+        .computing_in(config.precision);
         let mut codecs = Vec::with_capacity(stored.len());
         let mut places = HashMap::new();
         for mut stored in stored {

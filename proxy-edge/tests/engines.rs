@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{Edge, Upstream, bundle, bundle_folder, frame};
 use sidecod_edge::bundles;
-use sidecod_edge::config::Device;
+use sidecod_edge::config::{Device, Precision};
 use sidecod_edge::decode::torch::Engine;
 use sidecod_edge::decode::{Decoder, Shape};
 use sidecod_wire::bundle::{Bundle, DECODER_ONNX, ENCODER};
@@ -23,11 +23,11 @@ fn photo(name: &str) -> Picture {
     media::decode(&file, &Limits::default()).unwrap()
 }
 
-/// Runs an ONNX file of the bundle on a tensor of this shape.
-fn tract(file: &str, shape: [usize; 4], values: &[f32]) -> Vec<f32> {
+/// Runs an ONNX file on a tensor of this shape.
+fn tract(file: &Path, shape: [usize; 4], values: &[f32]) -> Vec<f32> {
     let fact = f32::fact(shape);
     let plan = onnx()
-        .model_for_path(bundle_folder().join(file))
+        .model_for_path(file)
         .unwrap()
         .with_input_fact(0, fact.into())
         .unwrap()
@@ -42,7 +42,7 @@ fn tract(file: &str, shape: [usize; 4], values: &[f32]) -> Vec<f32> {
 }
 
 /// A photo's symbols, with its last row and column repeated up to the stride, as a device does it.
-fn encode(bundle: &Bundle, photo: &Picture) -> Symbols {
+fn encode(folder: &Path, bundle: &Bundle, photo: &Picture) -> Symbols {
     let (rows, columns) = bundle.manifest.latent_size(photo.width, photo.height);
     let stride = bundle.manifest.stride as usize;
     let (high, wide) = (rows * stride, columns * stride);
@@ -56,7 +56,7 @@ fn encode(bundle: &Bundle, photo: &Picture) -> Symbols {
             }
         }
     }
-    let latent = tract(ENCODER, [1, 3, high, wide], &pixels);
+    let latent = tract(&folder.join(ENCODER), [1, 3, high, wide], &pixels);
     bundle.manifest.quantize(0, &latent, rows, columns)
 }
 
@@ -65,7 +65,11 @@ async fn a_real_photo_looks_the_same_to_the_model_server() {
     let (upstream, bundle, photo) = (Upstream::start().await, bundle(), photo("goldfish.jpg"));
     let edge = Edge::start(upstream.address, "", "").await;
     let mut frame = frame(&bundle, MediaType::Png, photo.width, photo.height);
-    frame.slots[0].code = entropy::encode(&encode(&bundle, &photo), &bundle.tables[0]).unwrap();
+    frame.slots[0].code = entropy::encode(
+        &encode(&bundle_folder(), &bundle, &photo),
+        &bundle.tables[0],
+    )
+    .unwrap();
     let answer = edge.client().await.frame("/record", &frame).await;
     assert_eq!(answer.status, 200);
     let got = media::decode(&upstream.last().body, &Limits::default()).unwrap();
@@ -86,7 +90,7 @@ fn libtorch_and_tract_decode_alike() {
         .unwrap()
         .load(&stored)
         .unwrap();
-    let whole = encode(&stored.bundle, &photo("goldfish.jpg"));
+    let whole = encode(&bundle_folder(), &stored.bundle, &photo("goldfish.jpg"));
     for (height, width) in [(1, 1), (7, 20), (32, 32)] {
         let mut symbols = Vec::new();
         for channel in 0..whole.channels {
@@ -104,11 +108,42 @@ fn libtorch_and_tract_decode_alike() {
         };
         let mut by_torch = Vec::new();
         decoder.decode(&symbols, 0, shape, &mut by_torch).unwrap();
-        let by_tract = tract(DECODER_ONNX, [1, whole.channels, height, width], &symbols);
+        let by_tract = tract(
+            &bundle_folder().join(DECODER_ONNX),
+            [1, whole.channels, height, width],
+            &symbols,
+        );
         assert_eq!(by_torch.len(), by_tract.len());
         let pairs = by_torch.iter().zip(&by_tract);
         let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         println!("{height}x{width}: {worst}");
         assert!(worst <= 1.0 / 255.0, "{height}x{width}: {worst}");
     }
+}
+
+#[test]
+fn numbers_of_16_bits_decode_nearly_alike() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../onnx/codecs/photo");
+    let stored = bundles::read_all(std::slice::from_ref(&folder))
+        .unwrap()
+        .remove(0);
+    let symbols = encode(&folder, &stored.bundle, &photo("goldfish.jpg"));
+    let values: Vec<f32> = symbols.data.iter().copied().map(f32::from).collect();
+    let shape = Shape {
+        count: 1,
+        channels: symbols.channels,
+        height: symbols.height,
+        width: symbols.width,
+    };
+    let engine = Engine::start(Device::Cpu, 1, 1).unwrap();
+    let [full, half] = [Precision::Float32, Precision::Bfloat16].map(|precision| {
+        let decoder = engine.computing_in(precision).load(&stored).unwrap();
+        let mut pixels = Vec::new();
+        decoder.decode(&values, 0, shape, &mut pixels).unwrap();
+        pixels
+    });
+    let pairs = full.iter().zip(&half);
+    let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    println!("{worst}");
+    assert!(worst > 0.0 && worst <= 3.0 / 255.0, "{worst}");
 }

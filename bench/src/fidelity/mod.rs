@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
+use sidecod_edge::config::Precision;
 
 pub(crate) use peers::script;
 pub use report::{Report, print};
@@ -49,6 +50,8 @@ pub struct Options {
     pub max_crops: Option<usize>,
     /// Bounds on the longer side that our codecs reduce to, beside none.
     pub max_sides: Vec<u32>,
+    /// In what numbers our decoders compute.
+    pub precision: Precision,
     /// A `NanoDet` whose boxes on whole photos are compared too.
     pub detector: Option<PathBuf>,
     /// At most so many photos for the detector, evenly spread.
@@ -92,7 +95,7 @@ pub fn measure(options: &Options) -> Result<Report> {
     } else {
         options.codecs.clone()
     };
-    let ours = ours::open(&bundles, &options.max_sides)?;
+    let ours = ours::open(&bundles, &options.max_sides, options.precision)?;
     let names: Vec<String> = ours.iter().map(|codec| codec.name().to_owned()).collect();
     let mut codecs: Vec<Box<dyn Codec>> = ours
         .into_iter()

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
 use sidecod_device::encode::{self, Coding, Looked};
 use sidecod_edge::bundles::{self, Stored};
-use sidecod_edge::config::Device;
+use sidecod_edge::config::{Device, Precision};
 use sidecod_edge::decode::pool::{Pool, Settings};
 use sidecod_edge::decode::torch::Engine;
 use sidecod_edge::decode::{self, Content};
@@ -109,10 +109,11 @@ pub fn shipped() -> Result<Vec<PathBuf>> {
     Ok(bundles)
 }
 
-/// Opens bundles at every quality, without a bound on the longer side and with each of `max_sides`.
+/// Opens bundles at every quality, without a bound on the longer side and with each of `max_sides`;
+/// decoders compute in numbers of this precision.
 /// Several of one name, as two versions are, go by their folders.
-pub fn open(folders: &[PathBuf], max_sides: &[u32]) -> Result<Vec<Ours>> {
-    let engine = Engine::start(Device::Auto, 1, 1)?;
+pub fn open(folders: &[PathBuf], max_sides: &[u32], precision: Precision) -> Result<Vec<Ours>> {
+    let engine = Engine::start(Device::Auto, 1, 1)?.computing_in(precision);
     let bundles = bundles::read_all(folders)?;
     let manifests = bundles.iter().map(|stored| &stored.bundle.manifest);
     let names: Vec<String> = manifests.map(|manifest| manifest.name.clone()).collect();

@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use sidecod_device::encode::{Head, Single};
 use sidecod_edge::bundles;
-use sidecod_edge::config::Device;
+use sidecod_edge::config::{Device, Precision};
 use sidecod_edge::decode::Content;
 use sidecod_edge::decode::torch::Engine;
 use sidecod_wire::bundle::MODEL;
@@ -100,7 +100,7 @@ pub fn measure(options: &Options) -> Result<Vec<Row>> {
     let bar = ProgressBar::new(0);
     let engine = Engine::start(Device::Cpu, 1, 1)?;
     let mut rows = Vec::new();
-    for mut codec in ours::open(&options.codecs, &[])? {
+    for mut codec in ours::open(&options.codecs, &[], Precision::Float32)? {
         let mut samples = Vec::with_capacity(crops.len());
         bar.inc_length(crops.len() as u64);
         for picture in &middles {
