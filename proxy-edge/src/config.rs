@@ -165,10 +165,10 @@ pub enum Device {
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// Of 32 bits: within 1/255 of what other engines give.
+    /// Of 32 bits: within 1/255 of what another engine gives.
     #[default]
     Float32,
-    /// Of 16 bits: within 3/255 of that, and several times as fast on a CPU with matrix units (AMX).
+    /// Of 16 bits: some 3/255 off at most, and several times as fast on a CPU with matrix units (AMX).
     Bfloat16,
 }
 
