@@ -51,7 +51,8 @@ def _conv(node, at, x, weight, bias=None):
         raise GraphError(f"{node.name}: auto_pad {at['auto_pad']!r}")
     pads = _symmetric(at.get("pads", [0, 0, 0, 0]), node.name)
     strides, dilations, group = at.get("strides", [1, 1]), at.get("dilations", [1, 1]), at.get("group", 1)
-    if x.device.type == "cpu" and max(strides) > 1 and max(dilations) == 1 and group == x.shape[1] == len(weight):
+    wanted = x.requires_grad and x.device.type == "cpu"
+    if wanted and max(strides) > 1 and max(dilations) == 1 and group == x.shape[1] == len(weight):
         return _StridedDepthwise.apply(x, weight, bias, strides, pads)
     return F.conv2d(x, weight, bias, strides, pads, dilations, group)
 
