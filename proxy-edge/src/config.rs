@@ -165,7 +165,7 @@ pub enum Device {
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// Of 32 bits: within 1/255 of what another engine gives.
+    /// Of 32 bits: within 1/255 of what other engines give.
     #[default]
     Float32,
     /// Of 16 bits: some 3/255 off at most, and several times as fast on a CPU with matrix units (AMX).

@@ -7,9 +7,7 @@ use std::process::Command;
 use mimalloc::MiMalloc;
 
 /// Of every program that a sidecar is in, the one that measures too. Small requests take a seventh
-/// less processor time with it than with the system's allocator. It stands in for `malloc` of C and C++ as
-/// well: glibc gives each large block of libtorch back to the system, which clears it anew, a fourth of
-/// what a decoder takes on a CPU, or keeps so much that 200 sizes of pictures take 690 MB.
+/// less processor time with it than with the system's allocator.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
