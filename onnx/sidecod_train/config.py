@@ -72,7 +72,7 @@ class LightConfig:
 
     stride: int = 8
     channels: int = 48
-    # Channels of the encoder's residual.
+    # Channels of the encoder's residual; 0 for none.
     inner: int = 32
     # Channels and residual blocks of the decoder at the latent's resolution, and at twice that.
     width: int = 96

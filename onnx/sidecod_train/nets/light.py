@@ -27,17 +27,22 @@ class Encoder(nn.Module):
         super().__init__()
         channels, inner = config.channels, config.inner
         self.patch = nn.Conv2d(3, channels, config.stride, config.stride)
+        # Usual sizes of the first latent's channels: the residual sees all channels alike.
+        self.register_buffer("spread", torch.ones(channels, 1, 1))
+        self.has_residual = inner > 0
+        if not self.has_residual:
+            return
         self.into = nn.Conv2d(channels, inner, 1)
         self.mix = nn.Conv2d(inner, inner, 3, padding=1)
         self.back = nn.Conv2d(inner, channels, 1)
-        # Usual sizes of the first latent's channels: the residual sees all channels alike.
-        self.register_buffer("spread", torch.ones(channels, 1, 1))
         nn.init.zeros_(self.back.weight)
         nn.init.zeros_(self.back.bias)
 
     def forward(self, pixels):
         """See the class."""
         latent = self.patch(pixels)
+        if not self.has_residual:
+            return latent
         return latent + self.back(F.relu(self.mix(F.relu(self.into(latent / self.spread)))))
 
 
