@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import ablation, data, export
+from . import ablation, data, export, fold
 from . import config as configuration
 from .points.__main__ import main as split
 from .points.cut import CutError
@@ -14,12 +14,14 @@ from .warm import StartError
 
 
 def main(arguments=None):
-    """Trains and exports; returns the manifest. First arguments `split` and `ablation`: see `points` and there."""
+    """Trains and exports; returns the manifest. First arguments `split`, `ablation` and `fold`: see there."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["split"]:
         return split(arguments[1:])
     if arguments[:1] == ["ablation"]:
         return ablation.main(arguments[1:])
+    if arguments[:1] == ["fold"]:
+        return fold.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="sidecod_train", description=__doc__)
     parser.add_argument("--config", required=True, help="TOML file, see configs/")
     parser.add_argument("--data", help="folder of photos, with index.csv or without")

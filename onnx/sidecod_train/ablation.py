@@ -7,6 +7,7 @@ FOLDER/ablation.jsonl is not trained again.
 
 import argparse
 import copy
+import functools
 import json
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from .train import Trainer
 # Name: keys of the configuration that it changes.
 VARIANTS = {
     "as configured": {},
+    "as configured, another seed": {"seed": 2},
     "encoder: one convolution, no residual": {"light.inner": 0},
     "encoder: residual of 96 channels": {"light.inner": 96},
     "stride 16, 96 channels": {"light.stride": 16, "light.channels": 96},
@@ -43,8 +45,8 @@ def changed(config, changes):
     """A copy of `config` with other values at dotted keys."""
     out = copy.deepcopy(config)
     for key, value in changes.items():
-        part, name = key.split(".")
-        setattr(getattr(out, part), name, value)
+        *parts, name = key.split(".")
+        setattr(functools.reduce(getattr, parts, out), name, value)
     return out
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from sidecod_train import __main__ as command  # noqa: E402
-from sidecod_train import config, data, export, losses, nets, warm, wide  # noqa: E402
+from sidecod_train import config, data, export, fold, losses, nets, warm, wide  # noqa: E402
 from sidecod_train.teacher import Teacher  # noqa: E402
 from sidecod_train.train import Trainer  # noqa: E402
 
@@ -245,6 +245,34 @@ class LightTest(unittest.TestCase):
         self.assertEqual(self.manifest["halo"], 1)
         self.assertEqual(len(self.manifest["qualities"]), len(self.sets))
 
+    def test_a_residual_is_taken_into_the_convolution(self):
+        with tempfile.TemporaryDirectory() as folder:
+            names = ["--config", str(ROOT / "configs/smoke-light.toml"), "--data", self.config.data.dir]
+            out = Path(folder) / "flat"
+            manifest = fold.main([*names, "--bundle", str(self.out), "--out", str(out)])
+            self.assertEqual(json.loads((out / "manifest.json").read_text()), manifest)
+            graph = onnx.load(str(out / "encoder.onnx")).graph
+            for name, file in manifest["files"].items():
+                self.assertEqual(file, export.digest(out / name))
+            for name in ("decoder.pt", "decoder.onnx", "tables.bin"):
+                self.assertEqual(manifest["files"][name], self.manifest["files"][name])
+            with self.assertRaisesRegex(warm.StartError, "no residual"):
+                fold.main([*names, "--bundle", str(out), "--out", folder])
+        self.assertEqual([node.op_type for node in graph.node], ["Conv"])
+        self.assertEqual(manifest["halo"], 0)
+        held = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
+        gain = torch.tensor(manifest["qualities"][0]["gain"])[:, None, None]
+        pixels = torch.from_numpy(data.pad_to(self.photo, 8))[None]
+        with torch.no_grad():
+            latent = self.codec.encoder(pixels)
+            lost = [
+                float(((convolved - latent) * gain).square().mean())
+                for convolved in (
+                    torch.nn.functional.conv2d(pixels, held["patch.weight"], held["patch.bias"], 8),
+                    self.codec.encoder.patch(pixels),
+                )
+            ]
+        self.assertLess(lost[0], 0.5 * lost[1])
 
     def begun(self, **sizes):
         """(a light codec of other `sizes` that has begun with the bundle, crops)."""

@@ -149,6 +149,11 @@ class Rate(nn.Module):
         return out
 
 
+def rounded(scaled):
+    """int16 [C, h, w] of scaled latents [1, C, h, w], as the device rounds: halves away from zero."""
+    return (scaled.abs() + 0.5).floor().mul(scaled.sign())[0].cpu().numpy().astype(np.int16)
+
+
 def mass(away, scale, share):
     """Mass within 0.5 of `away` of a mixture, with these shares, of a logistic, a Laplace and a wide Laplace part."""
     return share[0] * _logistic(away, 0.7 * scale) + share[1] * laplace(away, scale) + share[2] * laplace(away, 2.2 * scale)
@@ -175,12 +180,12 @@ class Codec(nn.Module):
         """`config` is a LightConfig."""
         super().__init__()
         self.config, self.stride, self.channels = config, config.stride, config.channels
-        # Latent rows of the neighbouring picture that the encoder needs above and below a strip.
-        self.halo = 1
         self.names = [f"q{i + 1}" for i in range(len(config.steps))]
         # The distortion of a coarse quality counts less: its slope of rate against distortion is flatter.
         self.weights = [(config.middle_step / step) ** config.slope for step in config.steps]
         self.encoder = Encoder(config)
+        # Latent rows of the neighbouring picture that the encoder needs above and below a strip.
+        self.halo = 1 if self.encoder.has_residual else 0
         steps = torch.tensor([float(step) for step in config.steps])
         self.log_gain = nn.Parameter((UNIT / steps).log()[:, None].repeat(1, config.channels))
         self.rate = Rate(config.channels, len(config.steps))
@@ -221,9 +226,7 @@ class Codec(nn.Module):
     def symbols(self, pixels, quality):
         """int16 symbols [C, h, w] of float32 [1, 3, H, W] at the quality of this index."""
         with torch.no_grad():
-            scaled = self.encoder(pixels) * self.log_gain[quality].exp()[None, :, None, None]
-            # As the device rounds: halves away from zero.
-            return (scaled.abs() + 0.5).floor().mul(scaled.sign())[0].cpu().numpy().astype(np.int16)
+            return rounded(self.encoder(pixels) * self.log_gain[quality].exp()[None, :, None, None])
 
     def start(self, crops, seed, tries):
         """Sets starting values from `crops`, float32 [N, 3, H, W] in 0..1; nothing here is random."""
