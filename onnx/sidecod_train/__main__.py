@@ -16,12 +16,9 @@ from .warm import StartError
 def main(arguments=None):
     """Trains and exports; returns the manifest. First arguments `split`, `ablation` and `fold`: see there."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["split"]:
-        return split(arguments[1:])
-    if arguments[:1] == ["ablation"]:
-        return ablation.main(arguments[1:])
-    if arguments[:1] == ["fold"]:
-        return fold.main(arguments[1:])
+    others = {"split": split, "ablation": ablation.main, "fold": fold.main}
+    if arguments and arguments[0] in others:
+        return others[arguments[0]](arguments[1:])
     parser = argparse.ArgumentParser(prog="sidecod_train", description=__doc__)
     parser.add_argument("--config", required=True, help="TOML file, see configs/")
     parser.add_argument("--data", help="folder of photos, with index.csv or without")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from . import config as configuration
-from . import data
+from . import data, losses
 from .teacher import Teacher
 from .train import Trainer
 
@@ -55,16 +55,15 @@ def measure(codec, teacher, photos):
     """[[bytes under the training's own rate model, KL in nats, squared error]] of each quality, means over crops of `photos`."""
     shown = [data.centre_crop(data.short_side(photo, side), CROP) for photo in photos for side in SIDES]
     pixels = [torch.from_numpy(data.pixels(crop))[None] for crop in shown]
-    answers = [teacher(crop)[0].log_softmax(-1) for crop in pixels]
+    answers = [teacher(crop)[0] for crop in pixels]
     rows = []
     for index in range(len(codec.names)):
         quality, sums = torch.tensor([index]), np.zeros(3)
         for crop, answer in zip(pixels, answers):
             decoded, bits = codec(crop, quality)
             decoded = (decoded.clamp(0, 1) * 255).round() / 255
-            mine = teacher(decoded)[0].log_softmax(-1)
-            divergence = (answer.exp() * (answer - mine)).sum()
-            sums += [float(bits.sum()) / 8, float(divergence), float((decoded - crop).square().mean())]
+            divergence = losses.answer(teacher(decoded)[0], answer, 1.0)
+            sums += [float(bits) / 8, float(divergence), float(losses.pixels(decoded, crop))]
         rows.append((sums / len(pixels)).tolist())
     return rows
 

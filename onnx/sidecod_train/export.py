@@ -182,13 +182,18 @@ def bundle(trainer, train_photos, val_photos, out):
         "overlap": config.bundle.overlap,
         "quantizer": quantizer,
         "qualities": qualities,
-        "files": {name: digest(out / name) for name in FILES},
     }
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_manifest(manifest, out)
     log = trainer.run / "train.jsonl"
     if log.exists() and log.resolve() != (out / "train.jsonl").resolve():
         shutil.copyfile(log, out / "train.jsonl")
     return manifest
+
+
+def write_manifest(manifest, out):
+    """manifest.json in the bundle's folder `out`, with the digests of the files that lie there."""
+    manifest["files"] = {name: digest(out / name) for name in FILES}
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 FILES = ("encoder.onnx", "decoder.pt", "decoder.onnx", "tables.bin")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from . import data, evaluate, export, warm, wide
@@ -48,8 +49,7 @@ def fitted(encoder, config, photos):
         for shorter in [shorter for shorter in SIDES if shorter <= shortest] or [shortest]:
             padded = data.pad_to(data.pixels(data.short_side(photo, shorter)), side)
             pixels = torch.from_numpy(np.ascontiguousarray(padded))[None]
-            _, _, height, width = pixels.shape
-            patches = pixels.reshape(3, height // side, side, width // side, side).permute(1, 3, 0, 2, 4).reshape(-1, size)
+            patches = F.unfold(pixels, side, stride=side)[0].t()
             patches = torch.cat([patches, torch.ones(len(patches), 1)], 1).double()
             added = (encoder(pixels) - encoder.patch(pixels))[0].flatten(1).t().double()
             energy += patches.t() @ patches
@@ -115,6 +115,5 @@ def main(arguments=None):
         quality["report"].update(measured)
         print(f"{quality['name']}: {100 * np.mean(same):.1f} % of the symbols as before; {measured}")
     manifest |= {"name": config.name, "version": config.version, "halo": 0}
-    manifest["files"] = {name: export.digest(out / name) for name in export.FILES}
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    export.write_manifest(manifest, out)
     return manifest
