@@ -25,7 +25,9 @@ def main(arguments=None):
     parser.add_argument("--teacher", help="ONNX model whose answers the codec keeps")
     parser.add_argument("--out", help="folder of the bundle (default: codecs/NAME beside the package)")
     parser.add_argument("--run", help="folder of checkpoint and log (default: runs/NAME beside the package)")
-    parser.add_argument("--from", dest="start", help="bundle of the light net whose weights to begin with")
+    begun = parser.add_mutually_exclusive_group()
+    begun.add_argument("--from", dest="start", help="bundle of the light net whose weights to begin with")
+    begun.add_argument("--code-from", dest="code", help="the same without its decoder, which begins as the best linear one")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
     parser.add_argument("--export-only", action="store_true", help="export the checkpoint as it is")
     args = parser.parse_args(arguments)
@@ -42,8 +44,8 @@ def main(arguments=None):
     trainer = Trainer(config, train_photos, [Teacher(t) for t in config.teacher], run)
     if resuming:
         trainer.resume()
-    elif args.start:
-        trainer.start_from(args.start)
+    elif args.start or args.code:
+        trainer.start_from(args.start or args.code, with_decoder=not args.code)
     print(f"{len(train_photos)} photos, {trainer.device}, step {trainer.step} of {config.train.steps}")
     if not args.export_only:
         trainer.train()

@@ -135,13 +135,13 @@ class Trainer:
         self.optimizer = torch.optim.Adam(groups, config.train.lr, tuple(config.train.betas), capturable=cuda)
         self.recorded = None
 
-    def start_from(self, bundle):
-        """Begins with the weights of the light codec in folder `bundle`."""
+    def start_from(self, bundle, with_decoder=True):
+        """Begins with the weights of the light codec in folder `bundle`, or with those of them that make its code."""
         if self.config.net != "light":
             raise warm.StartError(f"{bundle}: only the light net starts from a bundle, not {self.config.net}")
         crops = torch.from_numpy(self.crops.make(0, self.config.train.start_crops))
         self.codec.cpu()
-        warm.start(self.codec, bundle, crops)
+        warm.start(self.codec, bundle, crops, with_decoder)
         self.codec.to(self.device)
         self.average = {name: value.clone() for name, value in self.codec.state_dict().items()}
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+import torch.nn.functional as F
 from onnx import numpy_helper
 
 from . import export
@@ -34,14 +35,17 @@ def weights(folder):
     return out
 
 
-def start(codec, folder, crops):
+def start(codec, folder, crops, with_decoder=True):
     """Copies the weights of the bundle in `folder` into the light `codec`, which has started from `crops`.
 
     `crops` are float32 [N, 3, H, W] in 0..1. The codec may have more channels (they take up what the
     old ones lose), more residual blocks and a wider residual in the encoder: what is new changes
-    nothing at first but the new channels. Anything else must be as in the bundle.
+    nothing at first but the new channels. Anything else must be as in the bundle; without its decoder,
+    which then begins as the best linear one, only what makes the code.
     """
     held, state = weights(folder), codec.state_dict()
+    if not with_decoder:
+        held = {name: value for name, value in held.items() if not name.startswith("decoder.") or name.endswith("spread")}
     old = len(held["encoder.patch.bias"])
     with torch.no_grad():
         for name, source in held.items():
@@ -54,6 +58,8 @@ def start(codec, folder, crops):
                 # What is new feeds nothing that is old.
                 value[:, source.shape[1] :] = 0
             value[tuple(slice(size) for size in source.shape)] = source
+        if not with_decoder:
+            _linear(codec, old, crops)
         _new_channels(codec, old, crops)
     _fit_rate(codec, crops)
 
@@ -71,6 +77,26 @@ def _fits(name, source, value):
     return mine == theirs
 
 
+def _patches(codec, pixels):
+    """The patches of pixels [N, 3, H, W] that each place of the latent stands for, float64 [places, 3 stride^2]."""
+    return F.unfold(pixels, codec.stride, stride=codec.stride).transpose(1, 2).flatten(0, 1).double()
+
+
+def _linear(codec, old, crops):
+    """Has the decoder's linear path restore `crops` best, by least squares, from the first `old` channels at all qualities."""
+    side, linear = codec.stride, codec.decoder.linear
+    products, moments = 0.0, 0.0
+    for batch in crops.split(16):
+        latent, wanted = codec.encoder(batch)[:, :old], _patches(codec, batch)
+        for gain in codec.log_gain.exp()[:, :old, None, None]:
+            known = (torch.round(latent * gain) / gain).permute(0, 2, 3, 1).flatten(0, 2).double()
+            known = torch.cat([known, torch.ones(len(known), 1)], 1)
+            products, moments = products + known.t() @ known, moments + known.t() @ wanted
+    solved = torch.linalg.solve(products, moments).float() / codec.decoder.small
+    linear.weight[:old] = solved[:-1].reshape(old, 3, side, side)
+    linear.bias.copy_(solved[-1].reshape(3, -1).mean(1))
+
+
 def _new_channels(codec, old, crops):
     """Channels from `old` on: principal components of what the finest quality loses, and their best use."""
     side, count = codec.stride, codec.channels - old
@@ -79,18 +105,13 @@ def _new_channels(codec, old, crops):
     codec.eval()
     patch, linear = codec.encoder.patch, codec.decoder.linear
     linear.weight[old:] = 0
-    codec.encoder.back.weight[old:], codec.encoder.back.bias[old:] = 0, 0
-
-    def patches(x):
-        n, _, height, width = x.shape
-        x = x.reshape(n, 3, height // side, side, width // side, side)
-        return x.permute(0, 2, 4, 1, 3, 5).reshape(-1, 3 * side * side).double()
-
+    if codec.encoder.has_residual:
+        codec.encoder.back.weight[old:], codec.encoder.back.bias[old:] = 0, 0
     gone, seen = [], []
     for batch in crops.split(16):
         decoded = codec.decoder(codec.encoder(batch), torch.zeros(len(batch), dtype=torch.int64))
-        gone.append(patches(batch - decoded))
-        seen.append(patches(batch) - 0.5)
+        gone.append(_patches(codec, batch - decoded))
+        seen.append(_patches(codec, batch) - 0.5)
     gone, seen = torch.cat(gone), torch.cat(seen)
     # Only what the old channels cannot see is new.
     basis = torch.linalg.qr(patch.weight[:old].reshape(old, -1).double().t()).Q

@@ -274,14 +274,14 @@ class LightTest(unittest.TestCase):
             ]
         self.assertLess(lost[0], 0.5 * lost[1])
 
-    def begun(self, **sizes):
+    def begun(self, with_decoder=True, **sizes):
         """(a light codec of other `sizes` that has begun with the bundle, crops)."""
         settings = dataclasses.replace(self.config, light=dataclasses.replace(self.config.light, **sizes))
         crops = data.Crops(self.photos, settings.data, 5, 1).make(0, 24)
         codec = nets.make(settings)
         codec.start(crops, 1, 1)
         crops = torch.from_numpy(crops)
-        warm.start(codec, self.out, crops)
+        warm.start(codec, self.out, crops, with_decoder)
         return codec.eval(), crops
 
     def test_a_codec_begins_with_a_bundle(self):
@@ -301,6 +301,29 @@ class LightTest(unittest.TestCase):
         with torch.no_grad():
             lost = [float((c(crops, quality)[0] - crops).square().mean()) for c in (codec, self.codec)]
         self.assertLess(lost[0], 0.95 * lost[1])
+
+    def test_a_decoder_begins_as_the_best_linear_one(self):
+        codec, crops = self.begun(with_decoder=False, width=self.config.light.width + 8)
+        for index in (0, 1):
+            symbols = [export.symbols_of(c, self.photo, index) for c in (codec, self.codec)]
+            np.testing.assert_array_equal(*symbols)
+            quality = torch.full((24,), index, dtype=torch.int64)
+            with torch.no_grad():
+                got, wanted = (c(crops, quality)[0] for c in (codec, self.codec))
+                linear = codec.decoder.linear(codec.code(crops, quality)[0]) * codec.decoder.small
+            torch.testing.assert_close(got, linear)
+            self.assertLess(float((got - crops).square().mean()), float((wanted - crops).square().mean()))
+
+    def test_new_channels_need_no_residual(self):
+        with tempfile.TemporaryDirectory() as folder:
+            names = ["--config", str(ROOT / "configs/smoke-light.toml"), "--data", self.config.data.dir]
+            fold.main([*names, "--bundle", str(self.out), "--out", folder])
+            sizes = dataclasses.replace(self.config.light, inner=0, channels=self.config.light.channels + 8)
+            codec = nets.make(dataclasses.replace(self.config, light=sizes))
+            crops = data.Crops(self.photos, self.config.data, 5, 1).make(0, 24)
+            codec.start(crops, 1, 1)
+            warm.start(codec, folder, torch.from_numpy(crops))
+        self.assertEqual(export.symbols_of(codec.eval(), self.photo, 0).shape[0], sizes.channels)
 
     def test_a_bundle_of_other_sizes_is_refused(self):
         with self.assertRaisesRegex(warm.StartError, "decoder.into.weight is"):
