@@ -52,7 +52,9 @@ def main(arguments=None):
     if trainer.rank:
         return None
     val_photos = data.load_photos(paths["val"], config.data.max_side)
-    manifest = export.bundle(trainer, train_photos, val_photos, out)
+    # A code that was never trained is the same code still, with its tables.
+    code = args.code if config.train.freeze_code == 0 else None
+    manifest = export.bundle(trainer, train_photos, val_photos, out, code)
     for quality in manifest["qualities"]:
         print(f"{out}: {quality['name']}: {quality['report']}")
     return manifest

@@ -131,26 +131,43 @@ def cheapest_tables(codec, quality, symbols, config):
     return best
 
 
-def bundle(trainer, train_photos, val_photos, out):
-    """Writes the bundle of `trainer` into folder `out`; returns the manifest."""
+def code_of(folder):
+    """(tables and their figures for each quality, gains of each) of the light bundle in `folder`."""
+    folder = Path(folder)
+    qualities = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["qualities"]
+    tables = wide.read_all((folder / "tables.bin").read_bytes())
+    figures = [{"bits_per_symbol": quality["report"]["bits_per_symbol"]} for quality in qualities]
+    return list(zip(tables, figures)), [quality["gain"] for quality in qualities]
+
+
+def bundle(trainer, train_photos, val_photos, out, code=None):
+    """Writes the bundle of `trainer` into folder `out`; returns the manifest.
+
+    `code` is the folder of a light bundle whose code it keeps: encoder, gains and tables, byte for byte.
+    """
     config, out = trainer.config, Path(out)
     out.mkdir(parents=True, exist_ok=True)
     codec = trainer.averaged()
-    sets = []
-    for quality in tqdm(range(len(codec.names)), desc="entropy tables"):
-        symbols = training_symbols(codec, quality, config.tables, train_photos)
-        sets.append(cheapest_tables(codec, quality, symbols, config))
     # A codec of several qualities has one offset, 0.
-    offset = sets[0][2]
+    sets, offset = [], 0
+    if code is None:
+        for quality in tqdm(range(len(codec.names)), desc="entropy tables"):
+            symbols = training_symbols(codec, quality, config.tables, train_photos)
+            *learned, offset = cheapest_tables(codec, quality, symbols, config)
+            sets.append(learned)
+        write_encoder(codec, out / "encoder.onnx")
+        (out / "tables.bin").write_bytes(b"".join(tables.to_bytes() for tables, _ in sets))
+    quantizer, gains = codec.manifest(offset)
+    if code is not None:
+        sets, gains = code_of(code)
+        for name in ("encoder.onnx", "tables.bin"):
+            shutil.copyfile(Path(code) / name, out / name)
     decoder = halved(codec.symbol_decoder(offset))
-    write_encoder(codec, out / "encoder.onnx")
     write_decoder(decoder, codec, out / "decoder.pt", out / "decoder.onnx")
-    (out / "tables.bin").write_bytes(b"".join(tables.to_bytes() for tables, _, _ in sets))
 
     device, qualities = trainer.device, []
     on_device = decoder.to(device)
-    quantizer, gains = codec.manifest(offset)
-    for quality, (name, gain, (tables, figures, _)) in enumerate(zip(codec.names, gains, sets)):
+    for quality, (name, gain, (tables, figures)) in enumerate(zip(codec.names, gains, sets)):
 
         def decode(symbols, quality=quality):
             inputs = [torch.from_numpy(symbols[None].astype(np.float32)).to(device)]
