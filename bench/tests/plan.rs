@@ -12,7 +12,7 @@ use sidecod_bench::client::Client;
 use sidecod_bench::stack::{Stack, program, workspace};
 
 const PATH: &str = "/predictions/efficientnet-lite0";
-const OPTIONS: [&str; 4] = ["photo:q3", "webp:80", "jpeg:75", "passthrough"];
+const OPTIONS: [&str; 4] = ["photo-light:q3", "webp:80", "jpeg:75", "passthrough"];
 
 /// One stack at a time: decoding takes all the cores that there are.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -104,7 +104,7 @@ async fn the_plan_chooses_above_the_floor_and_says_why() {
     let _alone = ALONE.lock().await;
     // Nothing is known of jpeg:10, so that it cannot keep the floor.
     let route =
-        "floor = { agreement = 0.5 }, options = [\"photo:q3\", \"jpeg:10\", \"passthrough\"]";
+        "floor = { agreement = 0.5 }, options = [\"photo-light:q3\", \"jpeg:10\", \"passthrough\"]";
     let plan = Plan::start(route, &["--set", "plan.refresh_ms=1"], &[]).await;
     for _ in 0..12 {
         assert_eq!(plan.classify(None).await, 1);
@@ -165,7 +165,7 @@ async fn profiles_are_measured_read_and_handed_over() {
         assert!(text.contains("sizes left out of the fit"), "{name}: {text}");
     }
     let plan = Plan::start(
-        "options = [\"photo:q3\", \"passthrough\"]",
+        "options = [\"photo-light:q3\", \"passthrough\"]",
         &["--set", &format!("plan.profile={device:?}")],
         &["--set", &format!("profile={edge:?}")],
     )

@@ -51,12 +51,12 @@ async fn stack() -> (Stack, Vec<String>) {
     let points = points();
     let names = points.iter().map(|folder| format!("{}:q1", bundle(folder)));
     let mut options: Vec<String> = names.collect();
-    options.extend(["photo:q3", "local", "passthrough"].map(ToOwned::to_owned));
+    options.extend(["photo-light:q3", "local", "passthrough"].map(ToOwned::to_owned));
     let route = format!(
         "[{{ name = \"photos\", path = \"{PATH}\", options = {options:?}, max_side = 512, timeout_ms = 240000 }}]"
     );
     let mut bundles = points.clone();
-    bundles.push(workspace().join("onnx/codecs/photo"));
+    bundles.push(workspace().join("onnx/codecs/photo-light"));
     let device = [
         set("codec.heads", &list(&points)),
         set(
