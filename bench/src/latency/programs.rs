@@ -93,7 +93,11 @@ impl Programs {
         set(&mut arguments, "direct", &format!("\"{server_url}\""));
         let edge_url = format!("\"http://{}\"", edge.address("data"));
         set(&mut arguments, "edge.url", &edge_url);
-        set(&mut arguments, "codec.bundle", &format!("{photo:?}"));
+        set(
+            &mut arguments,
+            "codec.bundle",
+            &format!("\"{}\"", photo.display()),
+        );
         set(&mut arguments, "codec.heads", &format!("{points:?}"));
         set(&mut arguments, "plan.force_header", &format!("\"{FORCE}\""));
         if let Some(file) = profile("proxy-device.profile.json") {
