@@ -36,6 +36,10 @@ def main(arguments=None):
     out = Path(args.out) if args.out else root / "codecs" / config.name
     run = Path(args.run) if args.run else root / "runs" / config.name
     log, resuming = run / "train.jsonl", args.resume or args.export_only
+    # A code that is never trained is the same code still, with its tables.
+    code = args.code if config.train.freeze_code == 0 else None
+    if code and len(export.code_of(code)[1][0]) != config.light.channels:
+        raise configuration.ConfigError(f"{args.config}: light.channels: a code that stays as it is has those of {code}")
     if log.exists() and not resuming:
         log.unlink()
 
@@ -52,8 +56,6 @@ def main(arguments=None):
     if trainer.rank:
         return None
     val_photos = data.load_photos(paths["val"], config.data.max_side)
-    # A code that was never trained is the same code still, with its tables.
-    code = args.code if config.train.freeze_code == 0 else None
     manifest = export.bundle(trainer, train_photos, val_photos, out, code)
     for quality in manifest["qualities"]:
         print(f"{out}: {quality['name']}: {quality['report']}")

@@ -157,8 +157,9 @@ def bundle(trainer, train_photos, val_photos, out, code=None):
             sets.append(learned)
         write_encoder(codec, out / "encoder.onnx")
         (out / "tables.bin").write_bytes(b"".join(tables.to_bytes() for tables, _ in sets))
-    quantizer, gains = codec.manifest(offset)
-    if code is not None:
+        quantizer, gains = codec.manifest(offset)
+    else:
+        quantizer, _ = codec.manifest(offset)
         sets, gains = code_of(code)
         for name in ("encoder.onnx", "tables.bin"):
             shutil.copyfile(Path(code) / name, out / name)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from . import data, evaluate, export, warm, wide
@@ -49,8 +48,8 @@ def fitted(encoder, config, photos):
         for shorter in [shorter for shorter in SIDES if shorter <= shortest] or [shortest]:
             padded = data.pad_to(data.pixels(data.short_side(photo, shorter)), side)
             pixels = torch.from_numpy(np.ascontiguousarray(padded))[None]
-            patches = F.unfold(pixels, side, stride=side)[0].t()
-            patches = torch.cat([patches, torch.ones(len(patches), 1)], 1).double()
+            patches = warm.patches(pixels, side)
+            patches = torch.cat([patches, torch.ones(len(patches), 1)], 1)
             added = (encoder(pixels) - encoder.patch(pixels))[0].flatten(1).t().double()
             energy += patches.t() @ patches
             moved += patches.t() @ added

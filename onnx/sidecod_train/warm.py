@@ -77,9 +77,9 @@ def _fits(name, source, value):
     return mine == theirs
 
 
-def _patches(codec, pixels):
-    """The patches of pixels [N, 3, H, W] that each place of the latent stands for, float64 [places, 3 stride^2]."""
-    return F.unfold(pixels, codec.stride, stride=codec.stride).transpose(1, 2).flatten(0, 1).double()
+def patches(pixels, side):
+    """The patches of pixels [N, 3, H, W] that the places of a latent stand for, float64 [places, 3 side^2]."""
+    return F.unfold(pixels, side, stride=side).transpose(1, 2).flatten(0, 1).double()
 
 
 def _linear(codec, old, crops):
@@ -87,9 +87,10 @@ def _linear(codec, old, crops):
     side, linear = codec.stride, codec.decoder.linear
     products, moments = 0.0, 0.0
     for batch in crops.split(16):
-        latent, wanted = codec.encoder(batch)[:, :old], _patches(codec, batch)
-        for gain in codec.log_gain.exp()[:, :old, None, None]:
-            known = (torch.round(latent * gain) / gain).permute(0, 2, 3, 1).flatten(0, 2).double()
+        wanted = patches(batch, side)
+        for index in range(len(codec.names)):
+            latent, _ = codec.code(batch, torch.full((len(batch),), index))
+            known = latent[:, :old].permute(0, 2, 3, 1).flatten(0, 2).double()
             known = torch.cat([known, torch.ones(len(known), 1)], 1)
             products, moments = products + known.t() @ known, moments + known.t() @ wanted
     solved = torch.linalg.solve(products, moments).float() / codec.decoder.small
@@ -110,8 +111,8 @@ def _new_channels(codec, old, crops):
     gone, seen = [], []
     for batch in crops.split(16):
         decoded = codec.decoder(codec.encoder(batch), torch.zeros(len(batch), dtype=torch.int64))
-        gone.append(_patches(codec, batch - decoded))
-        seen.append(_patches(codec, batch) - 0.5)
+        gone.append(patches(batch - decoded, side))
+        seen.append(patches(batch, side) - 0.5)
     gone, seen = torch.cat(gone), torch.cat(seen)
     # Only what the old channels cannot see is new.
     basis = torch.linalg.qr(patch.weight[:old].reshape(old, -1).double().t()).Q
