@@ -3,6 +3,9 @@
 
 #![allow(clippy::expect_used)] // a test fails by panicking
 
+#[path = "shapes/grpc.rs"]
+mod grpc;
+
 use std::io::Write as _;
 use std::sync::{Arc, Mutex};
 
@@ -215,6 +218,13 @@ fn json_cases() -> Vec<Case> {
     ]
 }
 
+/// Two photos as a tensor of type BYTES.
+fn elements() -> Vec<u8> {
+    let files = [photo("goldfish.jpg"), photo("dam.jpg")];
+    let element = |file: &Vec<u8>| [&(file.len() as u32).to_le_bytes()[..], file].concat();
+    files.iter().flat_map(element).collect()
+}
+
 fn binary_cases() -> Vec<Case> {
     let oip = |dims: &str, datatype: &str, data: &[u8]| {
         let json = format!(
@@ -225,11 +235,6 @@ fn binary_cases() -> Vec<Case> {
         (length, [json.as_bytes(), data].concat())
     };
     let mut cases = Vec::new();
-    let mut elements = Vec::new();
-    for file in [photo("goldfish.jpg"), photo("dam.jpg")] {
-        elements.extend((file.len() as u32).to_le_bytes());
-        elements.extend(file);
-    }
     for (dims, datatype, data, inputs) in [
         (
             "1,3,224,224",
@@ -249,7 +254,7 @@ fn binary_cases() -> Vec<Case> {
             numbers(Element::U8, Layout::Chw, Notation::Binary, "zero-to-255"),
             1,
         ),
-        ("2,1", "BYTES", elements, 2),
+        ("2,1", "BYTES", elements(), 2),
     ] {
         let (length, body) = oip(dims, datatype, &data);
         for coding in ["", "gzip"] {
@@ -310,6 +315,18 @@ fn find(headers: &HeaderMap, body: &[u8], shape: &Shape) -> Found {
         json_length: text(JSON_LENGTH).map(|digits| digits.parse().expect("a number")),
     };
     slot::find(&request, shape, &Limits::default()).expect("a body of this shape")
+}
+
+/// The inputs of a body are those of another in the same form, as near as the codec gives them.
+fn compare(what: &str, (plain, before): (&[u8], &Found), (body, after): (&[u8], &Found)) {
+    for (before, after) in before.inputs.iter().zip(&after.inputs) {
+        assert_eq!(before.form, after.form, "{what}");
+        let limits = Limits::default();
+        let before = before.form.read(&plain[before.range.clone()], &limits);
+        let after = after.form.read(&body[after.range.clone()], &limits);
+        let distance = distance(&before.expect("pixels"), &after.expect("pixels"));
+        assert!(distance < 12.0, "{what}: {distance} levels off");
+    }
 }
 
 /// How far two pictures are from each other, a sample in the mean.
@@ -398,20 +415,7 @@ async fn all_but_the_pixels_arrives_as_it_was_sent() {
             slot::cut(&body, &after),
             "{what}"
         );
-        for (before, after) in before.inputs.iter().zip(&after.inputs) {
-            assert_eq!(before.form, after.form, "{what}");
-            let limits = Limits::default();
-            let before = before
-                .form
-                .read(&plain[before.range.clone()], &limits)
-                .expect("pixels");
-            let after = after
-                .form
-                .read(&body[after.range.clone()], &limits)
-                .expect("pixels");
-            let distance = distance(&before, &after);
-            assert!(distance < 12.0, "{what}: {distance} levels off");
-        }
+        compare(&what, (&plain, &before), (&body, &after));
     }
     stack.device.stop().expect("the device ends");
     stack.edge.stop().expect("the edge ends");

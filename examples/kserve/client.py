@@ -1,15 +1,14 @@
 """Classifies a photo with NVIDIA's Triton client.
 
-Usage: client.py [--type FP32|FP16|UINT8|BYTES] [--compress gzip|deflate] URL PHOTO
+Usage: client.py [--grpc] [--type FP32|FP16|UINT8|BYTES] [--compress gzip|deflate] URL PHOTO
 
-BYTES (the file itself) and --compress are for Triton; kserve takes neither over HTTP.
+--grpc, BYTES (the file itself) and --compress are for Triton; kserve takes neither of the last two over HTTP.
 """
 
 import argparse
 
 import numpy as np
 from PIL import Image
-from tritonclient.http import InferenceServerClient, InferInput
 
 MODELS = {"FP32": "fp32", "FP16": "fp16", "UINT8": "uint8", "BYTES": "file"}
 
@@ -35,17 +34,25 @@ def array(path, kind):
 
 
 parser = argparse.ArgumentParser()
+parser.add_argument("--grpc", action="store_true", help="speak gRPC in place of HTTP/1.1")
 parser.add_argument("--type", choices=MODELS, default="FP32")
 parser.add_argument("--compress", choices=["gzip", "deflate"])
 parser.add_argument("url", help="http://host:port")
 parser.add_argument("photo")
 options = parser.parse_args()
 
+if options.grpc:
+    from tritonclient.grpc import InferenceServerClient, InferInput
+else:
+    from tritonclient.http import InferenceServerClient, InferInput
+
 data = array(options.photo, options.type)
 picture = InferInput("picture", list(data.shape), options.type)
-picture.set_data_from_numpy(data, binary_data=True)
-client = InferenceServerClient(options.url.removeprefix("http://").rstrip("/"), network_timeout=120)
-model = MODELS[options.type]
-answer = client.infer(model, [picture], request_compression_algorithm=options.compress)
+picture.set_data_from_numpy(data)
+# In seconds. Over gRPC there is no limit but that of a call.
+patience = {} if options.grpc else {"network_timeout": 120}
+compression = "compression_algorithm" if options.grpc else "request_compression_algorithm"
+client = InferenceServerClient(options.url.removeprefix("http://").rstrip("/"), **patience)
+answer = client.infer(MODELS[options.type], [picture], **{compression: options.compress})
 for name, probability in zip(answer.as_numpy("classes")[0], answer.as_numpy("probabilities")[0]):
     print(f"{probability:.3f} {name if isinstance(name, str) else name.decode()}")

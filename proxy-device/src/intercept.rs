@@ -21,6 +21,7 @@ use sidecod_sidecar::otlp::TRACEPARENT;
 use sidecod_sidecar::problem::problem;
 use sidecod_sidecar::request_id::{self, REQUEST_ID, X_REQUEST_ID};
 use sidecod_wire::header::PREFIX;
+use sidecod_wire::slot::grpc;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -175,6 +176,8 @@ fn place<'r>(
     let bytes = body.size_hint().exact().unwrap_or(route.max_body as u64);
     let reason = if !plan::may_offload(&parts.headers) {
         "headers"
+    } else if may_stream(parts) {
+        "stream"
     } else if bytes > route.max_body as u64 {
         "max_body"
     } else {
@@ -186,6 +189,12 @@ fn place<'r>(
     };
     plan::count_not_coded(route, reason);
     None
+}
+
+/// Whether the app may wait for an answer before it ends its body, so that it must not be waited for.
+fn may_stream(parts: &Parts) -> bool {
+    let content_type = route::content_type(&parts.headers);
+    content_type.is_some_and(grpc::is) && grpc::may_stream(parts.uri.path())
 }
 
 /// A request that a route takes: its body is held, so that it can be coded, and sent again.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -15,9 +16,9 @@ use http_body_util::channel::Channel;
 use hyper::body::Incoming;
 use sidecod_device::app::App;
 use sidecod_device::config::Config;
-use sidecod_device::ingress::reverse;
+use sidecod_device::ingress::{Ingress, Way};
 use sidecod_sidecar::body::{full, streamed};
-use sidecod_sidecar::listen::{self, ServerLimits};
+use sidecod_sidecar::listen::{self, Connections, Http, ServerLimits};
 use sidecod_sidecar::problem::problem;
 use sidecod_sidecar::shutdown::{Shutdown, Trigger};
 use sidecod_sidecar::{Body, BoxError};
@@ -120,10 +121,9 @@ async fn device_of(edges: &str, direct: Option<SocketAddr>, more: &str) -> (Sock
     let app = Arc::new(App::new(&config).unwrap());
     let (listener, address) = bind().await;
     let (trigger, shutdown) = Shutdown::new();
-    let service = reverse::service(app.into());
-    tokio::spawn(async move {
-        listen::http1(listener, &ServerLimits::default(), service, shutdown).await;
-    });
+    let ingress = Ingress::new(app, Http::new(&config.server), shutdown);
+    let connections = Connections::new(&config.server);
+    tokio::spawn(ingress.serve(Way::Reverse, listener, connections));
     (address, trigger)
 }
 
@@ -325,5 +325,25 @@ async fn an_edge_that_is_not_ready_is_passed_over() {
     // All of them as codes: the other edge has not looked at any.
     for (_, body) in &*seen.lock().unwrap() {
         Frame::decode(body, &Limits::default()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_nothing_ends() {
+    let server = "[server]\nheader_timeout_ms = 50";
+    let (device, _trigger) = device(bind().await.1, None, server).await;
+    for begun in [
+        "",
+        "P",
+        "PRI * HTTP/2.0\r\n",
+        "POST /p/",
+        "GET / HTTP/1.1\r\nhost:",
+    ] {
+        let mut stream = TcpStream::connect(device).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = tokio::time::timeout(Duration::from_mins(1), stream.read_to_string(&mut answer));
+        read.await.unwrap().unwrap();
+        assert!(!answer.starts_with("HTTP/1.1 2"), "{begun:?}: {answer}");
     }
 }

@@ -113,13 +113,16 @@ def run(peer, folder, binaries):
     with tempfile.TemporaryDirectory(prefix="sidecod-peers-") as logs:
         with Program(peer.server, command, f"{logs}/server", environment) as server:
             server.answers(url + peer.health)
+            called = f"http://127.0.0.1:{port + peer.called}"
             point = points.without_tail(ROOT / peer.point, Path(logs) / "point") if peer.point else None
-            with Sidecars(ROOT / "examples" / peer.folder, url, binaries, logs, point, peer.settings) as sidecars:
+            example = ROOT / "examples" / peer.folder
+            with Sidecars(example, called, binaries, logs, point, peer.settings) as sidecars:
                 # Opens the connection of the link, whose cost belongs to no request; and crosses as it is.
-                sidecars.device.answers(sidecars.url() + peer.health)
+                if called == url:
+                    sidecars.device.answers(sidecars.url() + peer.health)
                 print(f"peers: {peer.server} is up after {time.monotonic() - started:.0f} s", flush=True)
                 results = [
-                    ask(peer, request, photo, folder, url, sidecars)
+                    ask(peer, request, photo, folder, called, sidecars)
                     for request in peer.requests
                     for photo in request.photos
                 ]

@@ -38,6 +38,9 @@ class Peer:
     command: tuple
     health: str
     requests: tuple
+    # The port that the clients call, counted from the first, where that is not the one of `health`: one that
+    # speaks gRPC.
+    called: int = 0
     environment: dict = field(default_factory=dict)
     ports: int = 1
     is_text: bool = False
@@ -79,6 +82,21 @@ def kserve(folder, client, requests, *options, **rest):
         client=client,
         command=("{bin}/python", "examples/kserve/server.py", "--http_port", "{port}", *options),
         health="/v2/health/ready",
+        requests=requests,
+        **rest,
+    )
+
+
+def triton(folder, *requests, **rest):
+    """A peer with examples/triton/server.py."""
+    return Peer(
+        folder=folder,
+        libpython=True,
+        server="Triton 2.51.0 (nvidia-pytriton 0.7.0)",
+        client=TRITON_CLIENT,
+        command=("{bin}/python", "examples/triton/server.py", "--port", "{port}"),
+        health="/v2/models/file/ready",  # the last to load
+        ports=3,
         requests=requests,
         **rest,
     )
@@ -147,20 +165,21 @@ PEERS = (
         f"{POINT}/tail.onnx",
         point=POINT,
     ),
-    Peer(
-        folder="triton",
-        libpython=True,
-        server="Triton 2.51.0 (nvidia-pytriton 0.7.0)",
-        client=TRITON_CLIENT,
-        command=("{bin}/python", "examples/triton/server.py", "--port", "{port}"),
-        health="/v2/models/file/ready",  # the last to load
-        ports=3,
-        requests=(
-            Request("oip", "JPEG in a BYTES tensor, binary", tensor("BYTES"), "the file in its tensor"),
-            Request("oip", "FP32 tensor, binary", tensor("FP32"), "the tensor"),
-            Request("oip", "FP32 tensor, binary, gzip", tensor("FP32", "--compress", "gzip"), "the tensor"),
-            Request("oip", "UINT8 tensor, binary, deflate", tensor("UINT8", "--compress", "deflate"), "the tensor"),
-        ),
+    triton(
+        "triton",
+        Request("oip", "JPEG in a BYTES tensor, binary", tensor("BYTES"), "the file in its tensor"),
+        Request("oip", "FP32 tensor, binary", tensor("FP32"), "the tensor"),
+        Request("oip", "FP32 tensor, binary, gzip", tensor("FP32", "--compress", "gzip"), "the tensor"),
+        Request("oip", "UINT8 tensor, binary, deflate", tensor("UINT8", "--compress", "deflate"), "the tensor"),
+    ),
+    triton(
+        "triton/grpc",
+        Request("oip", "JPEG in a BYTES tensor, gRPC", tensor("BYTES", "--grpc"), "the file in its tensor"),
+        Request("oip", "FP32 tensor, gRPC", tensor("FP32", "--grpc"), "the tensor"),
+        Request("oip", "FP16 tensor, gRPC, gzip", tensor("FP16", "--grpc", "--compress", "gzip"), "the tensor"),
+        Request("oip", "UINT8 tensor, gRPC", tensor("UINT8", "--grpc"), "the tensor"),
+        Request("oip", "FP32 tensor, gRPC", tensor("FP32", "--grpc"), "the tensor", PHOTOS[:1], way="transparent"),
+        called=1,
     ),
     Peer(
         folder="mlserver",

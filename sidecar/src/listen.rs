@@ -154,6 +154,7 @@ pub struct Http {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     max_head: usize,
+    header_timeout: Duration,
 }
 
 impl Http {
@@ -161,12 +162,13 @@ impl Http {
     #[must_use]
     pub fn new(limits: &ServerLimits) -> Self {
         let max_head = limits.max_header_bytes as usize;
+        let header_timeout = Duration::from_millis(limits.header_timeout_ms);
         let mut http1 = http1::Builder::new();
         http1
             .timer(TokioTimer::new())
             .auto_date_header(false)
             .half_close(true)
-            .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
+            .header_read_timeout(header_timeout)
             .max_header_size(max_head)
             .max_buf_size(max_head.max(8 << 10));
         let mut http2 = http2::Builder::new(TokioExecutor::new());
@@ -187,7 +189,14 @@ impl Http {
             http1,
             http2,
             max_head,
+            header_timeout,
         }
+    }
+
+    /// How long the headers of a request may take.
+    #[must_use]
+    pub fn header_timeout(&self) -> Duration {
+        self.header_timeout
     }
 
     /// Serves one connection of HTTP/1.1 or HTTP/1.0 to its end; `first` has been read from it

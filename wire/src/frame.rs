@@ -21,10 +21,10 @@
 //! varint   number of lengths, then for each, in the order of the body:
 //!   varint   offset in the skeleton where the number belongs
 //!   varint   slots that stand before it
-//!   u8       notation: 0 decimal, 1 four bytes
+//!   u8       notation: 0 decimal, 1 four bytes, 2 four bytes big-endian, 3 varint
 //!   varint   index of the first slot that it counts
 //!   varint   number of slots that it counts
-//!   varint   bytes that it counts beside them
+//!   varint   bytes that it counts beside them, without those of lengths in it that are varints
 //! u32      CRC-32C of everything before it, little-endian
 //! ```
 //!
@@ -34,6 +34,7 @@
 
 use crate::limits::{Limits, TooLarge};
 use crate::media::{self, Color, MediaType};
+use crate::protobuf;
 use crate::slot::{Form, Length, Notation, Skeleton, Text};
 use crate::tensor::{self, Element, Layout, Tensor, Values};
 
@@ -49,8 +50,10 @@ const GREY: u8 = 0x10;
 const TENSOR: u8 = 8;
 /// Values without a name.
 const OWN_VALUES: u8 = 255;
-/// Lengths that one slot may have: its own, and that of the tensor that it is in.
-const LENGTHS_PER_SLOT: usize = 2;
+/// Lengths that one slot may have: its own, and those of what it is in, of which gRPC has three.
+const LENGTHS_PER_SLOT: usize = 4;
+/// Bytes of a length at most, where their number does not depend on it.
+const LENGTH_BYTES: usize = 4;
 
 /// A request body whose inputs are replaced by codes.
 #[derive(Debug, Clone, PartialEq)]
@@ -169,6 +172,8 @@ impl Frame {
             out.push(match length.notation {
                 Notation::Decimal => 0,
                 Notation::U32 => 1,
+                Notation::U32BigEndian => 2,
+                Notation::Varint => 3,
             });
             put_varint(&mut out, length.slots.start);
             put_varint(&mut out, length.slots.len());
@@ -244,7 +249,7 @@ impl Frame {
             limits.max_slots * LENGTHS_PER_SLOT,
         )?;
         for _ in 0..count {
-            let length = reader.length(&skeleton)?;
+            let length = reader.length(&skeleton, count)?;
             skeleton.lengths.push(length);
         }
         match reader.rest.len() {
@@ -272,12 +277,8 @@ fn check(field: &'static str, value: usize, limit: usize) -> Result<(), FrameErr
     }
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: usize) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
+fn put_varint(out: &mut Vec<u8>, value: usize) {
+    protobuf::put_varint(out, value as u64);
 }
 
 fn put_form(out: &mut Vec<u8>, form: &Form, color: Color) {
@@ -385,8 +386,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A length that stands behind those of the skeleton, between two of its slots.
-    fn length(&mut self, skeleton: &Skeleton) -> Result<Length, FrameError> {
+    /// One of `all` lengths, which stands behind those of the skeleton, between two of its slots.
+    fn length(&mut self, skeleton: &Skeleton, all: usize) -> Result<Length, FrameError> {
         let slots = skeleton.offsets.len();
         let last = skeleton.lengths.last();
         let offset = self.varint("offset of a length")?;
@@ -409,6 +410,8 @@ impl<'a> Reader<'a> {
         let notation = match self.byte("notation of a length")? {
             0 => Notation::Decimal,
             1 => Notation::U32,
+            2 => Notation::U32BigEndian,
+            3 => Notation::Varint,
             other => {
                 return Err(FrameError::Invalid {
                     field: "notation of a length",
@@ -418,7 +421,8 @@ impl<'a> Reader<'a> {
         };
         let start = self.place("first slot of a length", 0, slots)?;
         let count = self.place("slots of a length", 0, slots - start)?;
-        let plus = self.place("bytes of a length", 0, skeleton.bytes.len())?;
+        let most = skeleton.bytes.len() + LENGTH_BYTES * all;
+        let plus = self.place("bytes of a length", 0, most)?;
         Ok(Length {
             offset,
             after,

@@ -10,7 +10,8 @@
 //!
 //! and the edge takes the same steps backwards. Where a part of the model runs on the device,
 //! [`interface`] makes the model's input of the photo and the answer of its outputs. [`describe`] is
-//! what an edge says of itself, [`profile`] what it says of its speed. Every size that arrives from
+//! what an edge says of itself, [`profile`] what it says of its speed, [`protobuf`] how the messages of
+//! gRPC are read. Every size that arrives from
 //! outside is compared with [`limits::Limits`] before memory is taken for it.
 
 pub mod bundle;
@@ -22,5 +23,6 @@ pub mod interface;
 pub mod limits;
 pub mod media;
 pub mod profile;
+pub mod protobuf;
 pub mod slot;
 pub mod tensor;

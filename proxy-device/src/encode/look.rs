@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, header};
 use sidecod_wire::header::JSON_LENGTH;
 use sidecod_wire::limits::Limits;
 use sidecod_wire::media::Picture;
-use sidecod_wire::slot::{self, Found, Request, Shape};
+use sidecod_wire::slot::{self, Found, Request, Shape, grpc};
 
 use super::{ContentCodings, NotCoded};
 use crate::route;
@@ -22,6 +22,8 @@ pub struct Looked {
     pub sent: usize,
     /// `Content-Type`.
     pub content_type: Option<String>,
+    /// Whether it is a call of gRPC, whose answer is one as well.
+    pub is_grpc: bool,
     /// Where its inputs stand.
     pub found: Found,
     /// Their width and height, as far as their headers tell.
@@ -41,13 +43,18 @@ impl Looked {
         limits: &Limits,
     ) -> Result<Self, NotCoded> {
         let sent = body.len();
-        let codings = content_codings(headers).unwrap_or_default();
-        let plain = match codings.decode(&body, limit)? {
-            Cow::Owned(plain) => Some(Bytes::from(plain)),
-            Cow::Borrowed(_) => None,
-        };
-        let body = plain.unwrap_or(body);
         let content_type = route::content_type(headers);
+        let is_grpc = content_type.is_some_and(grpc::is);
+        let plain = if is_grpc {
+            message(headers, &body, limit)?
+        } else {
+            let codings = content_codings(headers).unwrap_or_default();
+            match codings.decode(&body, limit)? {
+                Cow::Owned(plain) => Some(plain),
+                Cow::Borrowed(_) => None,
+            }
+        };
+        let body = plain.map_or(body, Bytes::from);
         let request = Request {
             body: &body,
             content_type,
@@ -67,6 +74,7 @@ impl Looked {
         Ok(Self {
             sizes: sizes.collect(),
             sent,
+            is_grpc,
             content_type: content_type.map(ToOwned::to_owned),
             found,
             body,
@@ -100,6 +108,23 @@ pub fn content_codings(headers: &HeaderMap) -> Option<ContentCodings> {
     let values = headers.get_all(header::CONTENT_ENCODING);
     let values: Result<Vec<_>, _> = values.iter().map(HeaderValue::to_str).collect();
     ContentCodings::parse(&values.ok()?.join(","))
+}
+
+/// The body of a call of gRPC with its message as it is without compression; none if that is not
+/// compressed.
+fn message(headers: &HeaderMap, body: &[u8], limit: usize) -> Result<Option<Vec<u8>>, NotCoded> {
+    let encoding = headers.get("grpc-encoding").map(HeaderValue::to_str);
+    let Some(Ok(encoding)) = encoding else {
+        return Ok(None);
+    };
+    // One that is not known here stays on, and slots are looked for in vain.
+    let Some(codings) = ContentCodings::parse(encoding) else {
+        return Ok(None);
+    };
+    let plain = grpc::uncompressed(body, |message| {
+        codings.decode(message, limit).map(Cow::into_owned)
+    });
+    Ok(plain?)
 }
 
 /// The length of the JSON that the Open Inference Protocol puts before binary data.

@@ -88,6 +88,9 @@ pub enum NotCoded {
     /// There are several where one is wanted.
     #[error("{0} photos in the body, a model's answer is to one")]
     Several(usize),
+    /// Its answer is none that is made of a part of a model.
+    #[error("a call of gRPC, whose answer a part of a model here does not give")]
+    Grpc,
     /// There is no such part of a model here.
     #[error("no such part of a model runs here")]
     NoPart,
@@ -129,6 +132,7 @@ impl NotCoded {
             Self::NoInput => "no_input",
             Self::Sound(_) => "sound",
             Self::Several(_) => "several_inputs",
+            Self::Grpc => "grpc",
             Self::NoPart => "no_part",
             Self::ContentCoding(_) => "content_encoding",
             Self::Slots(_) => "slots",

@@ -306,8 +306,11 @@ impl Single {
     /// A request's input if it is the only one: of several, one model's answer says nothing.
     ///
     /// # Errors
-    /// [`NotCoded::Several`], or [`NotCoded::Media`] if it cannot be read.
+    /// [`NotCoded::Several`], [`NotCoded::Grpc`], or [`NotCoded::Media`] if it cannot be read.
     pub fn of(looked: &Looked, limits: &Limits) -> Result<Self, NotCoded> {
+        if looked.is_grpc {
+            return Err(NotCoded::Grpc);
+        }
         match &looked.found.inputs[..] {
             [input] => Ok(Self {
                 form: input.form,

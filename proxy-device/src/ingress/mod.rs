@@ -14,16 +14,19 @@ pub mod reverse;
 pub mod transparent;
 pub mod tunnel;
 
+use std::io::Cursor;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use sidecod_sidecar::Body;
-use sidecod_sidecar::listen::{Connections, Http, Place};
+use sidecod_sidecar::listen::{Connections, Http, Place, Service};
 use sidecod_sidecar::problem::problem;
 use sidecod_sidecar::shutdown::Shutdown;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
+use self::detect::Protocol;
 use crate::reload::Current;
 
 /// How an app finds a listener.
@@ -77,13 +80,7 @@ impl Ingress {
 
     async fn connection(self, way: Way, stream: TcpStream, peer: SocketAddr, place: Place) {
         match way {
-            Way::Reverse => {
-                let service = reverse::service(self.current);
-                let none = Bytes::new();
-                self.http
-                    .http1(none, stream, service, self.shutdown, place)
-                    .await;
-            }
+            Way::Reverse => reverse::serve(self, stream, place).await,
             Way::Forward => {
                 let service = forward::service(self.current, place.clone());
                 let none = Bytes::new();
@@ -94,6 +91,30 @@ impl Ingress {
             Way::Transparent => transparent::serve(self, stream, peer, place).await,
         }
     }
+
+    /// Serves a connection of HTTP, from which `first` has been read already, to its end.
+    async fn http(
+        self,
+        protocol: Protocol,
+        first: Bytes,
+        stream: TcpStream,
+        service: impl Service,
+        place: Place,
+    ) {
+        let Self { http, shutdown, .. } = self;
+        if protocol == Protocol::Http2 {
+            http.http2(replay(first, stream), service, shutdown, place)
+                .await;
+        } else {
+            http.http1(first, stream, service, shutdown, place).await;
+        }
+    }
+}
+
+/// A stream whose first bytes have been read already.
+fn replay(first: Bytes, stream: TcpStream) -> impl AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    let (read, write) = stream.into_split();
+    tokio::io::join(Cursor::new(first).chain(read), write)
 }
 
 /// Refuses a request that would come back to this sidecar.

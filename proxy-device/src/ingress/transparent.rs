@@ -5,7 +5,7 @@
 //! sidecar, so nothing of it is delayed, read or changed. One to a listed destination is served if
 //! it is HTTP, as [`super::detect`] says, and tunnelled else.
 
-use std::io::{self, Cursor};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use sidecod_sidecar::listen::{self, Place, Service};
 use sidecod_sidecar::own::{Made, canonical};
 use sidecod_sidecar::upstream::BaseUrl;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::destination::Destination;
 use super::detect::{Protocol, detect};
 use super::tunnel::{self, TunnelError};
-use super::{Ingress, Way, count_loop, refuse_loop};
+use super::{Ingress, Way, count_loop, refuse_loop, replay};
 use crate::app::App;
 use crate::intercept;
 use crate::reload::Current;
@@ -99,13 +99,16 @@ pub async fn serve_to(
             }
         }
         (Protocol::Other, None) => count_loop(),
-        (_, None) => http(ingress, protocol, first, stream, refusals(original), place).await,
+        (_, None) => {
+            let service = refusals(original);
+            ingress.http(protocol, first, stream, service, place).await;
+        }
         (_, Some(mut destination)) => {
             if protocol == Protocol::Http2 {
                 destination.version = Version::HTTP_2;
             }
             let service = service(ingress.current.clone(), destination, original);
-            http(ingress, protocol, first, stream, service, place).await;
+            ingress.http(protocol, first, stream, service, place).await;
         }
     }
 }
@@ -178,29 +181,6 @@ where
         app.ways.tunnel_idle,
     )
     .await;
-}
-
-/// A stream whose first bytes have been read already.
-fn replay(first: Bytes, stream: TcpStream) -> impl AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    let (read, write) = stream.into_split();
-    tokio::io::join(Cursor::new(first).chain(read), write)
-}
-
-async fn http(
-    ingress: Ingress,
-    protocol: Protocol,
-    first: Bytes,
-    stream: TcpStream,
-    service: impl Service,
-    place: Place,
-) {
-    let Ingress { http, shutdown, .. } = ingress;
-    if protocol == Protocol::Http2 {
-        http.http2(replay(first, stream), service, shutdown, place)
-            .await;
-    } else {
-        http.http1(first, stream, service, shutdown, place).await;
-    }
 }
 
 fn service(current: Current, destination: Destination, original: SocketAddr) -> impl Service {

@@ -9,6 +9,7 @@ use http::{HeaderMap, Response, StatusCode, header};
 use sidecod_sidecar::Body;
 use sidecod_sidecar::body::{self, Whole};
 use sidecod_wire::header::JSON_LENGTH;
+use sidecod_wire::slot::grpc;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
@@ -20,7 +21,7 @@ use crate::config::Route;
 use crate::encode::{ContentCodings, Crossing};
 use crate::fallback::{self, Outcome};
 use crate::ingress::destination::Destination;
-use crate::plan;
+use crate::{plan, route};
 
 /// How the request was sent that the app waited for.
 pub(crate) struct Led {
@@ -208,6 +209,7 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Option<Answer> {
     let plain = codings.decode(body, MAX_ANSWER).ok()?.into_owned();
     Some(Answer {
         body: plain.into(),
+        is_grpc: route::content_type(headers).is_some_and(grpc::is),
         json_length: headers
             .get(JSON_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse().ok()),

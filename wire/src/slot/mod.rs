@@ -4,10 +4,12 @@
 //! [`fill`] puts others in their places. What is not an input is never parsed further than needed
 //! and never written anew: every byte between the slots survives as it was.
 //!
-//! Some protocols also say how long an input is, in digits or in four bytes. Such a [`Length`] is
-//! taken out with the input, and written anew when the length of what is filled in is known.
+//! Some protocols also say how long an input is, or what holds it, in digits or in bytes. Such a
+//! [`Length`] is taken out with the input, and written anew when the length of what is filled in is
+//! known.
 
 mod form;
+pub mod grpc;
 mod json;
 mod multipart;
 mod oip;
@@ -18,6 +20,7 @@ use std::ops::Range;
 
 use crate::limits::Limits;
 use crate::media::{MediaType, SoundType};
+use crate::protobuf;
 
 pub use form::Form;
 pub use shape::{Pointer, PointerError, Preset, Shape, Tensors};
@@ -62,7 +65,7 @@ pub struct Measure {
     pub notation: Notation,
     /// Which inputs it counts, by their index.
     pub inputs: Range<usize>,
-    /// Bytes that it counts beside them.
+    /// Bytes that it counts beside them, without those of varints in it.
     pub plus: usize,
 }
 
@@ -73,6 +76,10 @@ pub enum Notation {
     Decimal,
     /// Four bytes, little-endian.
     U32,
+    /// Four bytes, big-endian.
+    U32BigEndian,
+    /// A varint, as protocol buffers have it. Lengths before it that count its slots count its bytes.
+    Varint,
 }
 
 /// What there is in a body. Inputs and measures ascend and do not overlap.
@@ -99,7 +106,7 @@ pub struct Length {
     pub notation: Notation,
     /// Which slots it counts, by their index.
     pub slots: Range<usize>,
-    /// Bytes that it counts beside them.
+    /// Bytes that it counts beside them, without those of varints in it.
     pub plus: usize,
 }
 
@@ -160,6 +167,10 @@ pub fn find(request: &Request, shape: &Shape, limits: &Limits) -> Result<Found, 
         body, content_type, ..
     } = *request;
     let found = match content_type {
+        Some(value) if grpc::is(value) => match shape.inference {
+            true => grpc::find(request, shape, limits)?,
+            false => Found::default(),
+        },
         Some(value) if multipart::is(value) => multipart::find(value, body, limits.max_slots)?,
         _ if MediaType::sniff(body).is_some() => {
             whole(body, Form::file(body, Text::Raw), Text::Raw)
@@ -171,10 +182,8 @@ pub fn find(request: &Request, shape: &Shape, limits: &Limits) -> Result<Found, 
             whole(body, Form::base64(body, text), text)
         }
         _ if !shape.pointers.is_empty() => json::find(body, shape, limits)?,
-        _ => match &shape.tensors {
-            Some(tensors) => oip::body(request, tensors, limits),
-            None => whole(body, None, Text::Raw),
-        },
+        _ if shape.tensors.is_some() => oip::body(request, shape, limits),
+        _ => whole(body, None, Text::Raw),
     };
     if found.inputs.len() > limits.max_slots {
         return Err(SlotError::TooMany {
@@ -294,18 +303,11 @@ pub fn fill(skeleton: &Skeleton, parts: &[Vec<u8>]) -> Filled {
         filled.body.extend_from_slice(part);
         from = offset;
     };
-    let mut lengths = skeleton.lengths.iter().peekable();
+    let written = lengths(skeleton, parts);
+    let mut lengths = skeleton.lengths.iter().zip(&written).peekable();
     for index in 0..=parts.len() {
-        while let Some(length) = lengths.next_if(|length| length.after == index) {
-            let counted = parts.get(length.slots.clone()).unwrap_or_default();
-            let bytes = length.plus + counted.iter().map(Vec::len).sum::<usize>();
-            match length.notation {
-                Notation::Decimal => put(&mut filled, length.offset, bytes.to_string().as_bytes()),
-                Notation::U32 => {
-                    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-                    put(&mut filled, length.offset, &bytes.to_le_bytes());
-                }
-            }
+        while let Some((length, written)) = lengths.next_if(|(length, _)| length.after == index) {
+            put(&mut filled, length.offset, written);
         }
         if let (Some(part), Some(offset)) = (parts.get(index), skeleton.offsets.get(index)) {
             put(&mut filled, *offset, part);
@@ -313,6 +315,37 @@ pub fn fill(skeleton: &Skeleton, parts: &[Vec<u8>]) -> Filled {
     }
     put(&mut filled, skeleton.bytes.len(), &[]);
     filled
+}
+
+/// What stands for each length of a skeleton with these parts.
+fn lengths(skeleton: &Skeleton, parts: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let lengths = &skeleton.lengths;
+    let mut written = vec![Vec::new(); lengths.len()];
+    // From the last one on, because a length counts the varints in it.
+    for (index, length) in lengths.iter().enumerate().rev() {
+        let slots = &length.slots;
+        let counted = parts.get(slots.clone()).unwrap_or_default();
+        let inside =
+            |other: &Length| slots.start <= other.slots.start && other.slots.end <= slots.end;
+        let behind = lengths.iter().zip(&written).skip(index + 1);
+        let varints =
+            behind.filter(|(other, _)| other.notation == Notation::Varint && inside(other));
+        let bytes = length.plus
+            + counted.iter().map(Vec::len).sum::<usize>()
+            + varints.map(|(_, written)| written.len()).sum::<usize>();
+        let four = u32::try_from(bytes).unwrap_or(u32::MAX);
+        written[index] = match length.notation {
+            Notation::Decimal => bytes.to_string().into_bytes(),
+            Notation::U32 => four.to_le_bytes().to_vec(),
+            Notation::U32BigEndian => four.to_be_bytes().to_vec(),
+            Notation::Varint => {
+                let mut varint = Vec::new();
+                protobuf::put_varint(&mut varint, bytes as u64);
+                varint
+            }
+        };
+    }
+    written
 }
 
 #[cfg(test)]

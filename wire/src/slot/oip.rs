@@ -43,16 +43,7 @@ pub(super) fn find(request: &Request, shape: &Shape, limits: &Limits) -> Result<
     let Request {
         body, json_length, ..
     } = *request;
-    let none = Tensors::default();
-    let tensors = shape.tensors.as_ref().unwrap_or(&none);
-    let mut finder = Finder {
-        body,
-        tensors,
-        known_values: shape.tensors.is_some(),
-        limits,
-        found: Found::default(),
-        counts: Vec::new(),
-    };
+    let mut finder = Finder::new(request, shape, limits);
     match json_length {
         // A raw binary request: nothing but the data of the only input.
         Some(0) => finder.undescribed(),
@@ -71,10 +62,11 @@ pub(super) fn find(request: &Request, shape: &Shape, limits: &Limits) -> Result<
     Ok(finder.finish())
 }
 
-struct Finder<'r> {
+/// Finds the pictures in tensors, however these are described.
+pub(super) struct Finder<'r> {
     body: &'r [u8],
-    tensors: &'r Tensors,
-    known_values: bool,
+    /// What the route says of their numbers.
+    tensors: Option<&'r Tensors>,
     limits: &'r Limits,
     found: Found,
     counts: Vec<Count>,
@@ -87,7 +79,27 @@ struct Count {
     data: Range<usize>,
 }
 
-impl Finder<'_> {
+impl<'r> Finder<'r> {
+    /// For the tensors of a request.
+    pub(super) fn new(request: &Request<'r>, shape: &'r Shape, limits: &'r Limits) -> Self {
+        Self {
+            body: request.body,
+            tensors: shape.tensors.as_ref(),
+            limits,
+            found: Found::default(),
+            counts: Vec::new(),
+        }
+    }
+
+    /// Notes a number that counts the bytes of some data.
+    pub(super) fn count(&mut self, range: Range<usize>, notation: Notation, data: Range<usize>) {
+        self.counts.push(Count {
+            range,
+            notation,
+            data,
+        });
+    }
+
     /// The tensors that the JSON describes; binary data starts at `data`.
     fn described(&mut self, json: &[u8], data: usize) -> Result<(), SlotError> {
         let document = Document::read(json)?;
@@ -108,11 +120,7 @@ impl Finder<'_> {
                     wrong(format!("{size} bytes of binary data are not in the body"))
                 })?;
                 if self.binary(&input.datatype, &input.shape, at..end)? {
-                    self.counts.push(Count {
-                        range: document.range(digits),
-                        notation: Notation::Decimal,
-                        data: at..end,
-                    });
+                    self.count(document.range(digits), Notation::Decimal, at..end);
                 }
                 at = end;
             } else if let Some(values) = input.data {
@@ -129,20 +137,23 @@ impl Finder<'_> {
     }
 
     /// What was found, in the order of the body.
-    fn finish(mut self) -> Found {
+    pub(super) fn finish(mut self) -> Found {
         self.found.inputs.sort_by_key(|input| input.range.start);
         self.counts.sort_by_key(|count| count.range.start);
-        let inputs = &self.found.inputs;
+        let (inputs, counts) = (&self.found.inputs, &self.counts);
         let place = |at: usize| inputs.partition_point(|input| input.range.start < at);
-        let measures = self.counts.into_iter().map(|count| {
+        let measures = counts.iter().enumerate().map(|(index, count)| {
             let counted = place(count.data.start)..place(count.data.end);
-            let bytes = inputs[counted.clone()]
-                .iter()
-                .map(|input| input.range.len());
+            let bytes = inputs[counted.clone()].iter();
+            let bytes = bytes.map(|input| input.range.len()).sum::<usize>();
+            let inside = counts[index + 1..].iter();
+            let inside = inside.take_while(|other| other.range.start < count.data.end);
+            let varints = inside.filter(|other| other.notation == Notation::Varint);
+            let varints = varints.map(|other| other.range.len()).sum::<usize>();
             Measure {
-                range: count.range,
+                range: count.range.clone(),
                 notation: count.notation,
-                plus: count.data.len() - bytes.sum::<usize>(),
+                plus: count.data.len() - bytes - varints,
                 inputs: counted,
             }
         });
@@ -151,7 +162,7 @@ impl Finder<'_> {
     }
 
     /// Binary data of a tensor. Whether its length depends on what is filled in.
-    fn binary(
+    pub(super) fn binary(
         &mut self,
         datatype: &str,
         shape: &[usize],
@@ -168,26 +179,32 @@ impl Finder<'_> {
 
     /// Elements of type BYTES: each is its length in four bytes, then as many.
     fn byte_strings(&mut self, data: Range<usize>) -> Result<bool, SlotError> {
-        let before = self.found.inputs.len();
+        let mut found = false;
         let mut at = data.start;
         while at < data.end {
             let short = || wrong("an element of type BYTES is longer than its tensor".to_owned());
             let rest = &self.body[at..data.end];
             let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
             let length = u32::from_le_bytes(*length) as usize;
-            let element = rest.get(..length).ok_or_else(short)?;
+            if rest.len() < length {
+                return Err(short());
+            }
             let range = at + 4..at + 4 + length;
-            if let Some(form) = Form::file(element, Text::Raw) {
-                self.counts.push(Count {
-                    range: at..at + 4,
-                    notation: Notation::U32,
-                    data: range.clone(),
-                });
-                self.push(range.clone(), form)?;
+            if self.file(range.clone())? {
+                self.count(at..at + 4, Notation::U32, range.clone());
+                found = true;
             }
             at = range.end;
         }
-        Ok(self.found.inputs.len() > before)
+        Ok(found)
+    }
+
+    /// An element of type BYTES. Whether it is a photo's file.
+    pub(super) fn file(&mut self, range: Range<usize>) -> Result<bool, SlotError> {
+        match Form::file(&self.body[range.clone()], Text::Raw) {
+            Some(form) => self.push(range, form).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// Data in the JSON itself.
@@ -223,7 +240,7 @@ impl Finder<'_> {
             let before = self.found.inputs.len();
             let tensors = Tensors {
                 values: pictures.tensor.values,
-                ..self.tensors.clone()
+                ..self.tensors.cloned().unwrap_or_default()
             };
             document.nested(data, &tensors, self.limits, &mut self.found.inputs);
             for input in &mut self.found.inputs[before..] {
@@ -248,7 +265,7 @@ impl Finder<'_> {
     /// Binary data that nothing describes: a photo's file is told by its bytes before it comes
     /// here, and a tensor by what the route says of it.
     fn undescribed(&mut self) {
-        if let Some((element, shape)) = &self.tensors.body {
+        if let Some((element, shape)) = self.tensors.and_then(|tensors| tensors.body.as_ref()) {
             self.pixels(*element, shape, 0..self.body.len());
         }
     }
@@ -277,12 +294,12 @@ impl Finder<'_> {
 
     /// The pictures in a tensor of this shape; none if its numbers may be anything.
     fn pictures(&self, element: Element, shape: &[usize]) -> Option<tensor::Pictures> {
-        let mut pictures = tensor::pictures(shape, self.tensors.layout, self.limits)?;
+        let layout = self.tensors.and_then(|tensors| tensors.layout);
+        let mut pictures = tensor::pictures(shape, layout, self.limits)?;
         pictures.tensor.values = match element {
             // Bytes are pixels as they are.
             Element::U8 => tensor::Values::default(),
-            _ if self.known_values => self.tensors.values,
-            _ => return None,
+            _ => self.tensors?.values,
         };
         Some(pictures)
     }
@@ -299,19 +316,12 @@ impl Finder<'_> {
 }
 
 /// A tensor as the whole body, as the route describes it.
-pub(super) fn body(request: &Request, tensors: &Tensors, limits: &Limits) -> Found {
-    let mut finder = Finder {
-        body: request.body,
-        tensors,
-        known_values: true,
-        limits,
-        found: Found::default(),
-        counts: Vec::new(),
-    };
+pub(super) fn body(request: &Request, shape: &Shape, limits: &Limits) -> Found {
+    let mut finder = Finder::new(request, shape, limits);
     finder.undescribed();
     finder.finish()
 }
 
-fn wrong(reason: String) -> SlotError {
+pub(super) fn wrong(reason: String) -> SlotError {
     SlotError::Inference(reason)
 }

@@ -9,6 +9,7 @@
 //!   JSON, and what is no JSON exactly.
 
 mod boxes;
+mod grpc;
 mod json;
 mod oip;
 mod text;
@@ -43,6 +44,8 @@ pub enum Preset {
 pub struct Answer {
     /// Its body.
     pub body: Bytes,
+    /// Whether it is that of a call of gRPC.
+    pub is_grpc: bool,
     /// Length of the JSON that the Open Inference Protocol puts before binary data.
     pub json_length: Option<usize>,
 }
@@ -89,6 +92,9 @@ enum Read {
 }
 
 fn read(answer: &Answer) -> Read {
+    if answer.is_grpc {
+        return grpc::outputs(&answer.body).map_or(Read::Binary, Read::Json);
+    }
     let length = answer.json_length.unwrap_or(answer.body.len());
     let (head, binary) = answer.body.split_at(length.min(answer.body.len()));
     let Ok(head) = std::str::from_utf8(head) else {
@@ -130,7 +136,7 @@ mod tests {
     fn answer(text: &str) -> Answer {
         Answer {
             body: Bytes::copy_from_slice(text.as_bytes()),
-            json_length: None,
+            ..Answer::default()
         }
     }
 
@@ -194,6 +200,7 @@ mod tests {
         let binary = Answer {
             body: Bytes::from_static(&[0xff, 0]),
             json_length: Some(9),
+            ..Answer::default()
         };
         assert_eq!(agree(Preset::Auto, &binary, &answer("{}")), Some(false));
     }

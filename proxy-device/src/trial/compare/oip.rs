@@ -31,7 +31,7 @@ pub(super) fn inline(value: &mut Value, mut binary: &[u8]) {
 }
 
 /// Little-endian, as the protocol says.
-fn numbers(datatype: &str, data: &[u8]) -> Option<Vec<f64>> {
+pub(super) fn numbers(datatype: &str, data: &[u8]) -> Option<Vec<f64>> {
     fn each<const N: usize>(data: &[u8], number: fn([u8; N]) -> f64) -> Vec<f64> {
         data.as_chunks()
             .0
@@ -65,6 +65,7 @@ mod tests {
         Answer {
             json_length: Some(head.len()),
             body: [head.into_bytes(), data].concat().into(),
+            ..Answer::default()
         }
     }
 
