@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use sidecod_wire::entropy::{self, Symbols, Tables};
 use sidecod_wire::frame::{Frame, Slot};
 use sidecod_wire::media::{self, Color, MediaType, Picture};
+use sidecod_wire::protobuf;
 use sidecod_wire::slot::{Form, Length, Notation, Skeleton, Text};
 use sidecod_wire::tensor::{self, Element, Layout, Tensor, Values};
 
@@ -228,12 +229,37 @@ fn bodies(corpus: &Corpus) -> std::io::Result<()> {
         ("hugging-face", [6, 2, 0], format!(r#"{{"inputs":"{base64}"}}"#).into_bytes()),
         ("oip", [7, 3, half], oip),
         ("oip-json", [7, 2, 0], br#"{"inputs":[{"name":"i","datatype":"UINT8","shape":[1,2,2,3],"data":[1,2,3,4,5,6,7,8,9,0,0,0]}]}"#.to_vec()),
+        ("grpc-raw", [7, 6, 0], call(&[input("UINT8", b"\x01\x04\x06\x03", b""), field(7, &binary_tensor)])),
+        ("grpc-file", [7, 6, 0], call(&[input("BYTES", b"\x01", &field(5, &field(8, &png)))])),
         ("json", [8, 2, 0], format!(r#"{{"a":[{{"x":"{base64}"}}]}}"#).into_bytes()),
         ("tensor", [9, 3, 0], vec![7; 48]),
     ] {
         corpus.put("slots", name, &[&head[..], &body].concat())?;
     }
     Ok(())
+}
+
+/// A call of `ModelInfer`.
+fn call(fields: &[Vec<u8>]) -> Vec<u8> {
+    let message = fields.concat();
+    [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat()
+}
+
+fn input(datatype: &str, shape: &[u8], rest: &[u8]) -> Vec<u8> {
+    let parts = [
+        field(2, datatype.as_bytes()),
+        field(3, shape),
+        rest.to_vec(),
+    ];
+    field(5, &parts.concat())
+}
+
+/// A field of a message of protocol buffers.
+fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    protobuf::put_varint(&mut out, number << 3 | 2);
+    protobuf::put_varint(&mut out, bytes.len() as u64);
+    [out, bytes.to_vec()].concat()
 }
 
 fn configurations(corpus: &Corpus) -> std::io::Result<()> {

@@ -30,13 +30,14 @@ const PRESETS: [Preset; 10] = [
     Preset::Tensor,
 ];
 
-const CONTENT_TYPES: [Option<&str>; 6] = [
+const CONTENT_TYPES: [Option<&str>; 7] = [
     None,
     Some("image/jpeg"),
     Some("application/json"),
     Some("application/octet-stream"),
     Some("multipart/form-data; boundary=b"),
     Some("multipart/form-data; boundary=\"b c\"; charset=utf-8"),
+    Some("application/grpc"),
 ];
 
 /// Small, so that a run tries many inputs.
@@ -131,7 +132,8 @@ pub fn slots(data: &[u8]) {
         }
     }
     let filled = slot::fill(&slot::cut(body, &found), &parts);
-    if found.measures.is_empty() {
+    // Elsewhere a length may be written in several ways.
+    if found.measures.is_empty() || request.content_type.is_some_and(slot::grpc::is) {
         assert_eq!(filled.body, body);
     }
 }

@@ -102,6 +102,25 @@ def triton(folder, *requests, **rest):
     )
 
 
+def mlserver(folder, client, *requests, **rest):
+    """A peer with the model of examples/mlserver."""
+    return Peer(
+        folder=folder,
+        server="mlserver 1.7.1",
+        client=client,
+        command=("{bin}/mlserver", "start", "examples/mlserver"),
+        environment={
+            "MLSERVER_HTTP_PORT": "{port}",
+            "MLSERVER_GRPC_PORT": "{second}",
+            "MLSERVER_METRICS_PORT": "{third}",
+        },
+        health="/v2/health/ready",
+        ports=3,
+        requests=requests,
+        **rest,
+    )
+
+
 PEERS = (
     Peer(
         folder="demo",
@@ -181,23 +200,18 @@ PEERS = (
         Request("oip", "FP32 tensor, gRPC", tensor("FP32", "--grpc"), "the tensor", PHOTOS[:1], way="transparent"),
         called=1,
     ),
-    Peer(
-        folder="mlserver",
-        server="mlserver 1.7.1",
-        client=f"mlserver 1.7.1's types, {REQUESTS}",
-        command=("{bin}/mlserver", "start", "examples/mlserver"),
-        environment={
-            "MLSERVER_HTTP_PORT": "{port}",
-            "MLSERVER_GRPC_PORT": "{second}",
-            "MLSERVER_METRICS_PORT": "{third}",
-        },
-        health="/v2/health/ready",
-        ports=3,
-        requests=(
-            Request("oip", "FP32 tensor as numbers in JSON", ("mlserver/client.py",), "the numbers"),
-            Request("oip", "the same in nested lists", ("mlserver/client.py", "--nested"), "the numbers"),
-            Request("oip", "JPEG as base64 in a BYTES tensor", ("mlserver/client.py", "--file"), BASE64),
-        ),
+    mlserver(
+        "mlserver",
+        f"mlserver 1.7.1's types, {REQUESTS}",
+        Request("oip", "FP32 tensor as numbers in JSON", ("mlserver/client.py",), "the numbers"),
+        Request("oip", "the same in nested lists", ("mlserver/client.py", "--nested"), "the numbers"),
+        Request("oip", "JPEG as base64 in a BYTES tensor", ("mlserver/client.py", "--file"), BASE64),
+    ),
+    mlserver(
+        "mlserver/grpc",
+        "mlserver 1.7.1's types and stub, grpcio 1.85.1",
+        Request("oip", "FP32 tensor's contents, gRPC", ("mlserver/client.py", "--grpc"), "the numbers"),
+        called=1,
     ),
     Peer(
         folder="litserve",

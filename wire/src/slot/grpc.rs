@@ -289,8 +289,11 @@ mod tests {
             };
             for (body, expected) in [(raw(&small), raw(&other)), (typed(&small), typed(&other))] {
                 assert_eq!(texts(&body), [&small[..]]);
-                assert_eq!(refilled(&body, &[small.clone()]), body);
-                assert!(refilled(&body, &[other.clone()]) == expected, "{length}");
+                assert_eq!(refilled(&body, std::slice::from_ref(&small)), body);
+                assert!(
+                    refilled(&body, std::slice::from_ref(&other)) == expected,
+                    "{length}"
+                );
             }
         }
     }

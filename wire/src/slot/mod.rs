@@ -167,10 +167,8 @@ pub fn find(request: &Request, shape: &Shape, limits: &Limits) -> Result<Found, 
         body, content_type, ..
     } = *request;
     let found = match content_type {
-        Some(value) if grpc::is(value) => match shape.inference {
-            true => grpc::find(request, shape, limits)?,
-            false => Found::default(),
-        },
+        Some(value) if grpc::is(value) && shape.inference => grpc::find(request, shape, limits)?,
+        Some(value) if grpc::is(value) => Found::default(),
         Some(value) if multipart::is(value) => multipart::find(value, body, limits.max_slots)?,
         _ if MediaType::sniff(body).is_some() => {
             whole(body, Form::file(body, Text::Raw), Text::Raw)
