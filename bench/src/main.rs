@@ -116,6 +116,9 @@ enum Command {
         /// Folder with proxy-device.profile.json and proxy-edge.profile.json of this machine.
         #[arg(long)]
         profiles: Option<PathBuf>,
+        /// The bundle whose q4 is an option.
+        #[arg(long, default_value = "onnx/codecs/photo-light")]
+        codec: PathBuf,
         /// Folder of points (`make points`) that options may name.
         #[arg(long)]
         points: Option<PathBuf>,
@@ -218,6 +221,7 @@ fn main() -> Result<()> {
             data,
             requests,
             profiles,
+            codec,
             points,
             options,
             out,
@@ -228,6 +232,7 @@ fn main() -> Result<()> {
                 data,
                 requests,
                 profiles,
+                codec,
                 points,
                 options,
                 out,

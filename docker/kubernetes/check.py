@@ -160,7 +160,7 @@ class Example:
 
     def programs(self):
         """The programs themselves read their configuration; bundle and certificates lie elsewhere here."""
-        bundle = ROOT / "onnx/codecs/photo"
+        bundle = ROOT / "onnx/codecs/photo-light"
         if edge := os.environ.get(PROGRAMS["proxy-edge"]):
             certs = self.certs.name
             subprocess.run([edge, "cert", "--folder", certs, "--name", "proxy-edge.sidecod"], check=True, capture_output=True)

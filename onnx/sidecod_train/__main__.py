@@ -37,7 +37,7 @@ def main(arguments=None):
     run = Path(args.run) if args.run else root / "runs" / config.name
     log, resuming = run / "train.jsonl", args.resume or args.export_only
     # A code that is never trained is the same code still, with its tables.
-    code = args.code if config.train.freeze_code == 0 else None
+    code = (args.start or args.code) if config.train.freeze_code == 0 else None
     if code and len(export.code_of(code)[1][0]) != config.light.channels:
         raise configuration.ConfigError(f"{args.config}: light.channels: a code that stays as it is has those of {code}")
     if log.exists() and not resuming:

@@ -46,6 +46,8 @@ pub struct Options {
     pub requests: usize,
     /// Folder with what `proxy-device profile` and `proxy-edge profile` wrote.
     pub profiles: Option<PathBuf>,
+    /// Folder of the bundle.
+    pub codec: PathBuf,
     /// Folder of points inside the model that options may name.
     pub points: Option<PathBuf>,
     /// Options of the route, as in its configuration; the built-in ones if there are none.

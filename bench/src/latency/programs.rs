@@ -11,8 +11,10 @@ use crate::fidelity::points;
 use crate::netns::Namespace;
 use crate::stack::{self, Program, linked, ready, workspace};
 
-/// Options that keep about as much of the model's answers as each other (docs/codec.md).
-const OPTIONS: [&str; 4] = ["photo:q3", "webp:80", "jpeg:75", "passthrough"];
+/// Options that keep about as much of the model's answers as each other (docs/codec.md), beside the
+/// bundle at this quality.
+const QUALITY: &str = "q4";
+const OPTIONS: [&str; 3] = ["webp:80", "jpeg:75", "passthrough"];
 /// The header in which a request names its option.
 pub(super) const FORCE: &str = "x-option";
 const PATH: &str = "/predictions/efficientnet-lite0";
@@ -77,13 +79,16 @@ impl Programs {
             Some(folder) => points::folders(&std::path::absolute(folder)?)?,
             None => Vec::new(),
         };
-        let photo = workspace().join("onnx/codecs/photo");
-        let bundles: Vec<&PathBuf> = std::iter::once(&photo).chain(&points).collect();
+        let codec = std::path::absolute(&options.codec)?;
+        let bundles: Vec<&PathBuf> = std::iter::once(&codec).chain(&points).collect();
         set(&mut arguments, "bundles", &format!("{bundles:?}"));
         let edge = Program::start_in(far, "proxy-edge", &arguments)?;
 
         let names: Vec<String> = if options.options.is_empty() {
-            OPTIONS.map(ToOwned::to_owned).to_vec()
+            let name = codec.file_name().unwrap_or_default().display();
+            std::iter::once(format!("{name}:{QUALITY}"))
+                .chain(OPTIONS.map(ToOwned::to_owned))
+                .collect()
         } else {
             options.options.clone()
         };
@@ -96,7 +101,7 @@ impl Programs {
         set(
             &mut arguments,
             "codec.bundle",
-            &format!("\"{}\"", photo.display()),
+            &format!("\"{}\"", codec.display()),
         );
         set(&mut arguments, "codec.heads", &format!("{points:?}"));
         set(&mut arguments, "plan.force_header", &format!("\"{FORCE}\""));
