@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use metrics::{Counter, Gauge};
 use sidecod_sidecar::Body;
 use sidecod_sidecar::access::{self, Known, Line};
-use sidecod_sidecar::body::{self, HoldError, Whole, guarded, hold, streamed};
+use sidecod_sidecar::body::{self, HoldError, Whole, guarded, hold_while, streamed};
 use sidecod_sidecar::hop::{remove_hop_by_hop, remove_prefixed};
 use sidecod_sidecar::metrics::Gauged;
 use sidecod_sidecar::otlp::TRACEPARENT;
@@ -22,7 +22,7 @@ use sidecod_sidecar::problem::problem;
 use sidecod_sidecar::request_id::{self, REQUEST_ID, X_REQUEST_ID};
 use sidecod_wire::header::PREFIX;
 use sidecod_wire::slot::grpc;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::app::App;
@@ -173,7 +173,8 @@ fn place<'r>(
     parts: &Parts,
     body: &AppBody,
 ) -> Option<(&'r Route, OwnedSemaphorePermit)> {
-    let bytes = body.size_hint().exact().unwrap_or(route.max_body as u64);
+    // Where the length is not known, more is taken as it arrives.
+    let bytes = body.size_hint().exact().unwrap_or(0);
     let reason = if !plan::may_offload(&parts.headers) {
         "headers"
     } else if may_stream(parts) {
@@ -191,6 +192,19 @@ fn place<'r>(
     None
 }
 
+/// Makes a place in memory one for so many bytes, if there is room.
+fn grow(place: &mut OwnedSemaphorePermit, held: &Arc<Semaphore>, bytes: usize) -> bool {
+    let more = bytes.div_ceil(1024).saturating_sub(place.num_permits());
+    let more = u32::try_from(more).unwrap_or(u32::MAX);
+    match held.clone().try_acquire_many_owned(more) {
+        Ok(more) => {
+            place.merge(more);
+            true
+        }
+        Err(_) => false,
+    }
+}
+
 /// Whether the app may wait for an answer before it ends its body, so that it must not be waited for.
 fn may_stream(parts: &Parts) -> bool {
     let content_type = route::content_type(&parts.headers);
@@ -202,7 +216,7 @@ async fn routed(
     app: &Arc<App>,
     destination: &Destination,
     route: &Route,
-    place: OwnedSemaphorePermit,
+    mut place: OwnedSemaphorePermit,
     mut parts: Parts,
     body: AppBody,
 ) -> (Outcome, Response<Body>, Option<Sent>) {
@@ -213,10 +227,21 @@ async fn routed(
         (Outcome::Error, problem, None)
     };
     let (body, broken) = Counted::new(body);
-    let whole = match hold(body, route.max_body, app.body_timeout).await {
+    let mut limit = "max_body";
+    let may = |bytes| {
+        if bytes > route.max_body {
+            return false;
+        }
+        let grown = grow(&mut place, &app.held, bytes);
+        if !grown {
+            limit = "memory";
+        }
+        grown
+    };
+    let whole = match hold_while(body, may, app.body_timeout).await {
         Ok(body::Held::Whole(whole)) => whole,
         Ok(body::Held::Over(body)) => {
-            plan::count_not_coded(route, "max_body");
+            plan::count_not_coded(route, limit);
             let (outcome, answer) = through(app, destination, parts, body, broken).await;
             return (outcome, answer, None);
         }

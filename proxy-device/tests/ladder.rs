@@ -241,6 +241,36 @@ async fn larger_bodies_and_vouched_for_bodies_pass_through() {
 }
 
 #[tokio::test]
+async fn a_body_of_unknown_length_takes_memory_as_it_arrives() {
+    let seen = Seen::default();
+    let (edge, _edge) = edge(seen.clone(), None, nowhere()).await;
+    // More than may be held of all.
+    let (device, _device) = device(edge, None, "max_body = 100_000_000").await;
+    let large = vec![7; 65 << 20];
+    for body in [&photo(), &large, &photo()] {
+        let mut stream = TcpStream::connect(device).await.unwrap();
+        let head = format!(
+            "POST /p/x HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: image/jpeg\r\n\
+             transfer-encoding: chunked\r\n\r\n{:x}\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body).await.unwrap();
+        stream.write_all(b"\r\n0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let seen = seen.lock().unwrap();
+    let types: Vec<_> = seen.iter().map(|seen| &seen.0["content-type"]).collect();
+    assert_eq!(
+        types,
+        [frame::CONTENT_TYPE, "image/jpeg", frame::CONTENT_TYPE]
+    );
+    assert!(seen[1].1 == large);
+}
+
+#[tokio::test]
 async fn what_no_route_takes_is_streamed() {
     let (pieces, mut arrived) = mpsc::channel(4);
     let (edge, _edge) = edge(Seen::default(), None, pieces).await;

@@ -214,7 +214,23 @@ pub enum HoldError {
 ///
 /// # Errors
 /// [`HoldError`] if it does not arrive.
-pub async fn hold<B>(mut body: B, cap: usize, timeout: Duration) -> Result<Held<B>, HoldError>
+pub async fn hold<B>(body: B, cap: usize, timeout: Duration) -> Result<Held<B>, HoldError>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    hold_while(body, |bytes| bytes <= cap, timeout).await
+}
+
+/// The same as long as `may` says that so many bytes may be held.
+///
+/// # Errors
+/// [`HoldError`] if it does not arrive.
+pub async fn hold_while<B>(
+    mut body: B,
+    mut may: impl FnMut(usize) -> bool,
+    timeout: Duration,
+) -> Result<Held<B>, HoldError>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
@@ -230,7 +246,7 @@ where
                 Ok(data) => bytes.extend_from_slice(&data),
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
-            if bytes.len() > cap {
+            if !may(bytes.len()) {
                 return Ok(Held::Over(Prefixed {
                     prefix: bytes.freeze(),
                     rest: body,
