@@ -316,24 +316,25 @@ class LightTest(unittest.TestCase):
 
     def test_another_decoder_keeps_the_code(self):
         train = dataclasses.replace(self.config.train, freeze_code=0.0, steps=6)
-        light = dataclasses.replace(self.config.light, width=self.config.light.width + 8)
-        settings = dataclasses.replace(self.config, light=light, train=train)
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = Trainer(settings, self.photos, [Teacher(t) for t in settings.teacher], Path(folder) / "run")
-            trainer.start_from(self.out, with_decoder=False)
-            begun = trainer.averaged()
-            trainer.train()
-            trained = trainer.averaged()
-            manifest = export.bundle(trainer, self.photos, self.photos[:1], Path(folder) / "bundle", code=self.out)
-        torch.testing.assert_close(trained.encoder.patch.weight, begun.encoder.patch.weight)
-        self.assertFalse(torch.equal(trained.decoder.last.weight, begun.decoder.last.weight))
-        for name in ("encoder.onnx", "tables.bin"):
-            self.assertEqual(manifest["files"][name], self.manifest["files"][name])
-        for mine, theirs in zip(manifest["qualities"], self.manifest["qualities"]):
-            self.assertEqual(mine["gain"], theirs["gain"])
-            self.assertEqual(mine["report"]["estimated_bytes_224"], theirs["report"]["estimated_bytes_224"])
-            answers = [[side["report"][key] for key in ("psnr_db", "kl_nats")] for side in (mine, theirs)]
-            self.assertNotEqual(*answers)
+        for wider, with_decoder in ((8, False), (0, True)):
+            light = dataclasses.replace(self.config.light, width=self.config.light.width + wider)
+            settings = dataclasses.replace(self.config, light=light, train=train)
+            with self.subTest(with_decoder=with_decoder), tempfile.TemporaryDirectory() as folder:
+                trainer = Trainer(settings, self.photos, [Teacher(t) for t in settings.teacher], Path(folder) / "run")
+                trainer.start_from(self.out, with_decoder=with_decoder)
+                begun = trainer.averaged()
+                trainer.train()
+                trained = trainer.averaged()
+                manifest = export.bundle(trainer, self.photos, self.photos[:1], Path(folder) / "bundle", code=self.out)
+                torch.testing.assert_close(trained.encoder.patch.weight, begun.encoder.patch.weight)
+                self.assertFalse(torch.equal(trained.decoder.last.weight, begun.decoder.last.weight))
+                for name in ("encoder.onnx", "tables.bin"):
+                    self.assertEqual(manifest["files"][name], self.manifest["files"][name])
+                for mine, theirs in zip(manifest["qualities"], self.manifest["qualities"]):
+                    self.assertEqual(mine["gain"], theirs["gain"])
+                    self.assertEqual(mine["report"]["estimated_bytes_224"], theirs["report"]["estimated_bytes_224"])
+                    answers = [[side["report"][key] for key in ("psnr_db", "kl_nats")] for side in (mine, theirs)]
+                    self.assertNotEqual(*answers)
 
     def test_new_channels_need_no_residual(self):
         with tempfile.TemporaryDirectory() as folder:
