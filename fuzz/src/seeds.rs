@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sidecod_wire::entropy::{self, Symbols, Tables};
 use sidecod_wire::frame::{Frame, Slot};
 use sidecod_wire::media::{self, Color, MediaType, Picture};
-use sidecod_wire::protobuf;
+use sidecod_wire::protobuf::field;
 use sidecod_wire::slot::{Form, Length, Notation, Skeleton, Text};
 use sidecod_wire::tensor::{self, Element, Layout, Tensor, Values};
 
@@ -252,14 +252,6 @@ fn input(datatype: &str, shape: &[u8], rest: &[u8]) -> Vec<u8> {
         rest.to_vec(),
     ];
     field(5, &parts.concat())
-}
-
-/// A field of a message of protocol buffers.
-fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    protobuf::put_varint(&mut out, number << 3 | 2);
-    protobuf::put_varint(&mut out, bytes.len() as u64);
-    [out, bytes.to_vec()].concat()
 }
 
 fn configurations(corpus: &Corpus) -> std::io::Result<()> {

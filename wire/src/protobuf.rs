@@ -152,6 +152,16 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// A field of bytes, of a string or of a message, as it stands in a message.
+#[must_use]
+pub fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len() + LONGEST);
+    put_varint(&mut out, number << 3 | 2);
+    put_varint(&mut out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+    out
+}
+
 /// Bytes of a varint in its shortest form.
 #[must_use]
 pub fn width(value: u64) -> usize {
@@ -179,7 +189,7 @@ mod tests {
     fn fields_are_told_by_their_numbers() {
         let bytes = [
             &b"\x08\x96\x01"[..],
-            b"\x12\x07testing",
+            &field(2, b"testing"),
             b"\x1d\x00\x00\x80\x3f",
             b"\x21\x00\x00\x00\x00\x00\x00\xf0\x3f",
         ]

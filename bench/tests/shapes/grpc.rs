@@ -18,7 +18,7 @@ use sidecod_bench::stack::Stack;
 use sidecod_sidecar::body::{self, BoxError};
 use sidecod_sidecar::listen::{self, ServerLimits};
 use sidecod_sidecar::shutdown::Shutdown;
-use sidecod_wire::protobuf::put_varint;
+use sidecod_wire::protobuf::{field, put_varint};
 use sidecod_wire::slot;
 use sidecod_wire::slot::Preset;
 use sidecod_wire::tensor::{Element, Layout, Notation};
@@ -96,13 +96,6 @@ fn call(method: &str, encoding: Option<&str>, body: AppBody) -> Request<AppBody>
         request = request.header("grpc-encoding", encoding);
     }
     request.body(body).expect("a request")
-}
-
-fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    put_varint(&mut out, number << 3 | 2);
-    put_varint(&mut out, bytes.len() as u64);
-    [out, bytes.to_vec()].concat()
 }
 
 /// A request for one tensor; `rest` stands in its description, `raw` behind it.

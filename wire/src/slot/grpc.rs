@@ -207,19 +207,12 @@ impl<'a> Described<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protobuf::put_varint;
+    use crate::protobuf::field;
     use crate::slot::{Preset, Tensors, cut, fill};
     use crate::tensor::Values;
     use proptest::prelude::*;
 
     const PHOTO: &[u8] = b"\xff\xd8\xff\xe0 not a whole photo";
-
-    fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        put_varint(&mut out, number << 3 | 2);
-        put_varint(&mut out, bytes.len() as u64);
-        [out, bytes.to_vec()].concat()
-    }
 
     fn input(datatype: &str, shape: &[u8], rest: &[u8]) -> Vec<u8> {
         let parts = [

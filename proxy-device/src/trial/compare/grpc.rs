@@ -128,14 +128,7 @@ fn fields(bytes: &[u8]) -> impl Iterator<Item = Option<(u64, Option<&[u8]>)>> {
 mod tests {
     use super::super::{Answer, Preset, agree};
     use super::*;
-    use sidecod_wire::protobuf::put_varint;
-
-    fn field(number: u64, bytes: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        put_varint(&mut out, number << 3 | 2);
-        put_varint(&mut out, bytes.len() as u64);
-        [out, bytes.to_vec()].concat()
-    }
+    use sidecod_wire::protobuf::field;
 
     fn body(message: &[u8]) -> Vec<u8> {
         [&[0][..], &(message.len() as u32).to_be_bytes(), message].concat()
