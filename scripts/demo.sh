@@ -32,7 +32,7 @@ start() {
     shift
     "$bin/$name" "$@" >"$work/$name.out" 2>"$work/$name.log" &
     pids+=($!)
-    until grep -q '^listening ' "$work/$name.out"; do
+    until grep -qs '^listening ' "$work/$name.out"; do
         kill -0 "${pids[-1]}" 2>/dev/null || { echo "demo: $name did not start" >&2; exit 1; }
         sleep 0.05
     done
