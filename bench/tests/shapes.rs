@@ -317,8 +317,21 @@ fn find(headers: &HeaderMap, body: &[u8], shape: &Shape) -> Found {
     slot::find(&request, shape, &Limits::default()).expect("a body of this shape")
 }
 
-/// The inputs of a body are those of another in the same form, as near as the codec gives them.
-fn compare(what: &str, (plain, before): (&[u8], &Found), (body, after): (&[u8], &Found)) {
+/// What arrived is what was sent, byte for byte, but for so many inputs, which have the same form and
+/// are as near as the codec gives them.
+fn compare(
+    what: &str,
+    (shape, inputs): (&Shape, usize),
+    (sent, plain): (&HeaderMap, &[u8]),
+    (headers, body): (&HeaderMap, &[u8]),
+) {
+    let (before, after) = (find(sent, plain, shape), find(headers, body, shape));
+    assert_eq!(
+        (before.inputs.len(), after.inputs.len()),
+        (inputs, inputs),
+        "{what}"
+    );
+    assert_eq!(slot::cut(plain, &before), slot::cut(body, &after), "{what}");
     for (before, after) in before.inputs.iter().zip(&after.inputs) {
         assert_eq!(before.form, after.form, "{what}");
         let limits = Limits::default();
@@ -401,21 +414,8 @@ async fn all_but_the_pixels_arrives_as_it_was_sent() {
             std::io::Read::read_to_end(&mut gzip, &mut decoded).expect("gzip");
             plain = decoded;
         }
-        let (before, after) = (
-            find(&sent, &plain, &case.shape),
-            find(&headers, &body, &case.shape),
-        );
-        assert_eq!(
-            (before.inputs.len(), after.inputs.len()),
-            (case.inputs, case.inputs),
-            "{what}"
-        );
-        assert_eq!(
-            slot::cut(&plain, &before),
-            slot::cut(&body, &after),
-            "{what}"
-        );
-        compare(&what, (&plain, &before), (&body, &after));
+        let expected = (&case.shape, case.inputs);
+        compare(&what, expected, (&sent, &plain), (&headers, &body));
     }
     stack.device.stop().expect("the device ends");
     stack.edge.stop().expect("the edge ends");

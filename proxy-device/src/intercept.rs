@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, Entry};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use metrics::{Counter, Gauge};
@@ -48,9 +48,13 @@ type AppBody = access::Counted<Incoming>;
 /// Answers a request of the app.
 pub async fn answer(
     app: Arc<App>,
-    destination: Destination,
+    mut destination: Destination,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    if request.version() == Version::HTTP_2 {
+        // As gRPC wants it.
+        destination.version = Version::HTTP_2;
+    }
     let in_flight = Gauged::new(IN_FLIGHT.clone());
     let line = Line::begin(&app.access, &request);
     let known = |outcome| {

@@ -143,6 +143,15 @@ pub fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     None
 }
 
+/// The varints that a repeated field has packed into its bytes.
+pub fn packed(mut bytes: &[u8]) -> impl Iterator<Item = u64> {
+    std::iter::from_fn(move || {
+        let (value, width) = varint(bytes)?;
+        bytes = &bytes[width..];
+        Some(value)
+    })
+}
+
 /// Appends a varint in its shortest form.
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {

@@ -3,8 +3,6 @@
 //! An app may speak HTTP/2 without being asked to, as gRPC does: its first bytes say so.
 
 use bytes::BytesMut;
-use http::{Request, Version};
-use hyper::body::Incoming;
 use sidecod_sidecar::listen::{self, Place, Service};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -41,12 +39,9 @@ pub async fn serve(ingress: Ingress, mut stream: TcpStream, place: Place) {
 
 /// What answers the requests of a connection.
 fn service(current: Current) -> impl Service {
-    listen::service(move |request: Request<Incoming>| {
+    listen::service(move |request| {
         let app = current.get();
-        let mut destination = app.reverse.clone();
-        if request.version() == Version::HTTP_2 {
-            destination.version = Version::HTTP_2;
-        }
+        let destination = app.reverse.clone();
         intercept::answer(app, destination, request)
     })
 }

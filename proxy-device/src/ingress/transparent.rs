@@ -103,10 +103,7 @@ pub async fn serve_to(
             let service = refusals(original);
             ingress.http(protocol, first, stream, service, place).await;
         }
-        (_, Some(mut destination)) => {
-            if protocol == Protocol::Http2 {
-                destination.version = Version::HTTP_2;
-            }
+        (_, Some(destination)) => {
             let service = service(ingress.current.clone(), destination, original);
             ingress.http(protocol, first, stream, service, place).await;
         }

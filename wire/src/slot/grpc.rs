@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use crate::limits::Limits;
-use crate::protobuf::{Fields, Prefixed, Value, varint};
+use crate::protobuf::{Fields, Prefixed, Value, packed};
 
 use super::oip::{Finder, wrong};
 use super::{Found, Notation, Request, Shape, SlotError};
@@ -45,6 +45,16 @@ pub fn may_stream(path: &str) -> bool {
     path.rsplit('/').next() != Some(METHOD)
 }
 
+/// The message of a body that holds one, and whether it is compressed.
+#[must_use]
+pub fn message(body: &[u8]) -> Option<(bool, &[u8])> {
+    let ([compressed @ (0 | 1), length @ ..], message) = body.split_first_chunk::<PREFIX>()? else {
+        return None;
+    };
+    let whole = u32::from_be_bytes(*length) as usize == message.len();
+    whole.then_some((*compressed == 1, message))
+}
+
 /// The body with its message as it is without compression; none if its message is not compressed.
 ///
 /// # Errors
@@ -53,12 +63,9 @@ pub fn uncompressed<E>(
     body: &[u8],
     decompress: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
 ) -> Result<Option<Vec<u8>>, E> {
-    let Some(([1, length @ ..], message)) = body.split_first_chunk::<PREFIX>() else {
+    let Some((true, message)) = message(body) else {
         return Ok(None);
     };
-    if u32::from_be_bytes(*length) as usize != message.len() {
-        return Ok(None);
-    }
     let message = decompress(message)?;
     let Ok(length) = u32::try_from(message.len()) else {
         return Ok(None);
@@ -69,12 +76,12 @@ pub fn uncompressed<E>(
 /// Finds the pictures in the tensors of a call, and the numbers that count their bytes.
 pub(super) fn find(request: &Request, shape: &Shape, limits: &Limits) -> Result<Found, SlotError> {
     let body = request.body;
-    let message = PREFIX..body.len();
-    match body.split_first_chunk::<PREFIX>() {
-        Some(([0, length @ ..], rest)) if u32::from_be_bytes(*length) as usize == rest.len() => {}
-        Some(([1, ..], _)) => return Err(wrong("a compressed message of gRPC".to_owned())),
-        _ => return Err(wrong("no single message of gRPC".to_owned())),
+    match message(body) {
+        Some((false, _)) => {}
+        Some((true, _)) => return Err(wrong("a compressed message of gRPC".to_owned())),
+        None => return Err(wrong("no single message of gRPC".to_owned())),
     }
+    let message = PREFIX..body.len();
     let (mut inputs, mut raw) = (Vec::new(), Vec::new());
     for field in Fields::of(body, message.clone()) {
         let field = field.map_err(|error| wrong(error.to_string()))?;
@@ -151,11 +158,9 @@ impl<'a> Described<'a> {
                     tensor.datatype = std::str::from_utf8(&body[text.content]).unwrap_or_default();
                 }
                 (SHAPE, Value::Number(side)) => tensor.dimension(side)?,
-                (SHAPE, Value::Bytes(packed)) => {
-                    let mut rest = &body[packed.content];
-                    while let Some((side, bytes)) = varint(rest) {
+                (SHAPE, Value::Bytes(sides)) => {
+                    for side in packed(&body[sides.content]) {
                         tensor.dimension(side)?;
-                        rest = &rest[bytes..];
                     }
                 }
                 (CONTENTS, Value::Bytes(place)) if tensor.contents.is_none() => {

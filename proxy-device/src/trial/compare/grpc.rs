@@ -1,7 +1,8 @@
 //! Answers of the Open Inference Protocol over gRPC, as the JSON that says the same.
 
 use serde_json::{Value as Json, json};
-use sidecod_wire::protobuf::{Field, Fields, Value, varint};
+use sidecod_wire::protobuf::{Field, Fields, Value, packed};
+use sidecod_wire::slot::grpc;
 
 use super::oip::numbers;
 
@@ -17,17 +18,12 @@ const CONTENTS: u64 = 5;
 const FP32_CONTENTS: u64 = 6;
 const FP64_CONTENTS: u64 = 7;
 const BYTES_CONTENTS: u64 = 8;
-/// What stands before the message.
-const PREFIX: usize = 5;
 
 /// The outputs in the body of an answer; none if it is no single uncompressed message of the kind.
 pub(super) fn outputs(body: &[u8]) -> Option<Json> {
-    let ([0, length @ ..], message) = body.split_first_chunk::<PREFIX>()? else {
+    let (false, message) = grpc::message(body)? else {
         return None;
     };
-    if u32::from_be_bytes(*length) as usize != message.len() {
-        return None;
-    }
     let (mut outputs, mut raw) = (Vec::new(), Vec::new());
     for field in fields(message) {
         match field? {
@@ -60,13 +56,7 @@ fn output(bytes: &[u8]) -> Option<Json> {
                 output["datatype"] = String::from_utf8_lossy(&bytes[text.content]).into();
             }
             (SHAPE, Value::Number(side)) => shape.push(side),
-            (SHAPE, Value::Bytes(packed)) => {
-                let mut rest = &bytes[packed.content];
-                while let Some((side, width)) = varint(rest) {
-                    shape.push(side);
-                    rest = &rest[width..];
-                }
-            }
+            (SHAPE, Value::Bytes(sides)) => shape.extend(packed(&bytes[sides.content])),
             (CONTENTS, Value::Bytes(place)) => output["data"] = contents(&bytes[place.content])?,
             _ => {}
         }
@@ -81,19 +71,13 @@ fn contents(bytes: &[u8]) -> Option<Json> {
     for field in fields(bytes) {
         match field? {
             (BYTES_CONTENTS, Some(text)) => data.push(String::from_utf8_lossy(text).into()),
-            (FP32_CONTENTS, Some(packed)) => {
-                data.extend(numbers("FP32", packed)?.into_iter().map(Json::from));
+            (FP32_CONTENTS, Some(bytes)) => {
+                data.extend(numbers("FP32", bytes)?.into_iter().map(Json::from));
             }
-            (FP64_CONTENTS, Some(packed)) => {
-                data.extend(numbers("FP64", packed)?.into_iter().map(Json::from));
+            (FP64_CONTENTS, Some(bytes)) => {
+                data.extend(numbers("FP64", bytes)?.into_iter().map(Json::from));
             }
-            // Whole numbers: in one varint, or packed.
-            (_, Some(mut packed)) => {
-                while let Some((number, width)) = varint(packed) {
-                    data.push(number.into());
-                    packed = &packed[width..];
-                }
-            }
+            (_, Some(bytes)) => data.extend(packed(bytes).map(Json::from)),
             _ => {}
         }
     }
