@@ -2,7 +2,7 @@
 
 Usage: client.py [--grpc] [--type FP32|FP16|UINT8|BYTES] [--compress gzip|deflate] URL PHOTO
 
---grpc, BYTES (the file itself) and --compress are for Triton; kserve takes neither of the last two over HTTP.
+BYTES (the file itself) is for Triton, and so is --compress over HTTP: kserve takes neither.
 """
 
 import argparse

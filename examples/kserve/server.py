@@ -53,9 +53,9 @@ class Classifier(Model):
     def predict(self, payload, headers=None, response_headers=None):
         names, probabilities = self.best(self.tensor(payload.inputs[0].as_numpy()))
         classes = InferOutput("classes", [1, 5], "BYTES")
-        classes.set_data_from_numpy(np.array([names], dtype=object), binary_data=False)
+        classes.set_data_from_numpy(np.array([names], dtype=object), binary_data=True)
         values = InferOutput("probabilities", [1, 5], "FP32")
-        values.set_data_from_numpy(probabilities[None].astype(np.float32), binary_data=False)
+        values.set_data_from_numpy(probabilities[None].astype(np.float32), binary_data=True)
         return InferResponse(payload.id or str(uuid.uuid4()), self.name, [classes, values])
 
 
@@ -103,4 +103,4 @@ if __name__ == "__main__":
     models = [Tensor("fp32"), Tensor("fp16"), Pixels("uint8"), File("file")]
     if options.tail:
         models.append(Tail("tail", options.tail))
-    ModelServer(enable_grpc=False).start(models)
+    ModelServer().start(models)

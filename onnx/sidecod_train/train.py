@@ -198,7 +198,8 @@ class Trainer:
         mixed = contextlib.nullcontext()
         if self.config.train.precision == "bfloat16":
             mixed = torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False)
-        latent, bits = self.codec.code(pixels, quality)
+        with torch.set_grad_enabled(not freeze_code):
+            latent, bits = self.codec.code(pixels, quality)
         with mixed:
             decoded = self.codec.decode(latent, quality)
         loss, terms = losses.total(

@@ -80,8 +80,14 @@ def kserve(folder, client, requests, *options, **rest):
         folder=folder,
         server="kserve 0.21.0",
         client=client,
-        command=("{bin}/python", "examples/kserve/server.py", "--http_port", "{port}", *options),
+        command=(
+            "{bin}/python",
+            "examples/kserve/server.py",
+            *("--http_port", "{port}", "--grpc_port", "{second}"),
+            *options,
+        ),
         health="/v2/health/ready",
+        ports=2,
         requests=requests,
         **rest,
     )
@@ -183,6 +189,16 @@ PEERS = (
         "--tail",
         f"{POINT}/tail.onnx",
         point=POINT,
+    ),
+    kserve(
+        "kserve/grpc",
+        TRITON_CLIENT,
+        (
+            Request("oip", "FP32 tensor, gRPC", tensor("FP32", "--grpc"), "the tensor"),
+            Request("oip", "FP16 tensor, gRPC, gzip", tensor("FP16", "--grpc", "--compress", "gzip"), "the tensor"),
+            Request("oip", "UINT8 tensor, gRPC", tensor("UINT8", "--grpc"), "the tensor"),
+        ),
+        called=1,
     ),
     triton(
         "triton",
