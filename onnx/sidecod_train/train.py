@@ -141,7 +141,7 @@ class Trainer:
             raise warm.StartError(f"{bundle}: only the light net starts from a bundle, not {self.config.net}")
         crops = torch.from_numpy(self.crops.make(0, self.config.train.start_crops))
         self.codec.cpu()
-        warm.start(self.codec, bundle, crops, with_decoder)
+        warm.start(self.codec, bundle, crops, with_decoder, self.config.train.linear)
         self.codec.to(self.device)
         self.average = {name: value.clone() for name, value in self.codec.state_dict().items()}
 

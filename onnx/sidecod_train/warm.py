@@ -35,13 +35,14 @@ def weights(folder):
     return out
 
 
-def start(codec, folder, crops, with_decoder=True):
+def start(codec, folder, crops, with_decoder=True, linear=0.0):
     """Copies the weights of the bundle in `folder` into the light `codec`, which has started from `crops`.
 
     `crops` are float32 [N, 3, H, W] in 0..1. The codec may have more channels (they take up what the
     old ones lose), more residual blocks and a wider residual in the encoder: what is new changes
     nothing at first but the new channels. Anything else must be as in the bundle; without its decoder,
-    which then begins as the best linear one, only what makes the code.
+    which then begins as the best linear one, only what makes the code. Of a decoder that is copied, the
+    share `linear` is the best linear one.
     """
     held, state = weights(folder), codec.state_dict()
     if not with_decoder:
@@ -58,8 +59,9 @@ def start(codec, folder, crops, with_decoder=True):
                 # What is new feeds nothing that is old.
                 value[:, source.shape[1] :] = 0
             value[tuple(slice(size) for size in source.shape)] = source
-        if not with_decoder:
-            _linear(codec, old, crops)
+        share = linear if with_decoder else 1.0
+        if share:
+            _linear(codec, old, crops, share)
         _new_channels(codec, old, crops)
     _fit_rate(codec, crops)
 
@@ -82,9 +84,12 @@ def patches(pixels, side):
     return F.unfold(pixels, side, stride=side).transpose(1, 2).flatten(0, 1).double()
 
 
-def _linear(codec, old, crops):
-    """Has the decoder's linear path restore `crops` best, by least squares, from the first `old` channels at all qualities."""
-    side, linear = codec.stride, codec.decoder.linear
+def _linear(codec, old, crops, share):
+    """Moves the decoder by `share` towards the linear one that restores `crops` best.
+
+    That is by least squares, from the first `old` channels at all qualities.
+    """
+    side, linear, last = codec.stride, codec.decoder.linear, codec.decoder.last
     products, moments = 0.0, 0.0
     for batch in crops.split(16):
         wanted = patches(batch, side)
@@ -94,8 +99,10 @@ def _linear(codec, old, crops):
             known = torch.cat([known, torch.ones(len(known), 1)], 1)
             products, moments = products + known.t() @ known, moments + known.t() @ wanted
     solved = torch.linalg.solve(products, moments).float() / codec.decoder.small
-    linear.weight[:old] = solved[:-1].reshape(old, 3, side, side)
-    linear.bias.copy_(solved[-1].reshape(3, -1).mean(1))
+    linear.weight[:old].lerp_(solved[:-1].reshape(old, 3, side, side), share)
+    linear.bias.lerp_(solved[-1].reshape(3, -1).mean(1), share)
+    for weight in (last.weight, last.bias):
+        weight.mul_(1 - share)
 
 
 def _new_channels(codec, old, crops):

@@ -274,14 +274,14 @@ class LightTest(unittest.TestCase):
             ]
         self.assertLess(lost[0], 0.5 * lost[1])
 
-    def begun(self, with_decoder=True, **sizes):
+    def begun(self, with_decoder=True, linear=0.0, **sizes):
         """(a light codec of other `sizes` that has begun with the bundle, crops)."""
         settings = dataclasses.replace(self.config, light=dataclasses.replace(self.config.light, **sizes))
         crops = data.Crops(self.photos, settings.data, 5, 1).make(0, 24)
         codec = nets.make(settings)
         codec.start(crops, 1, 1)
         crops = torch.from_numpy(crops)
-        warm.start(codec, self.out, crops, with_decoder)
+        warm.start(codec, self.out, crops, with_decoder, linear)
         return codec.eval(), crops
 
     def test_a_codec_begins_with_a_bundle(self):
@@ -313,6 +313,13 @@ class LightTest(unittest.TestCase):
                 linear = codec.decoder.linear(codec.code(crops, quality)[0]) * codec.decoder.small
             torch.testing.assert_close(got, linear)
             self.assertLess(float((got - crops).square().mean()), float((wanted - crops).square().mean()))
+
+    def test_a_decoder_begins_with_a_share_of_the_best_linear_one(self):
+        (mixed, crops), (linear, _) = self.begun(linear=0.4), self.begun(with_decoder=False)
+        quality = torch.ones(24, dtype=torch.int64)
+        with torch.no_grad():
+            got, best, wanted = (c(crops, quality)[0] for c in (mixed, linear, self.codec))
+        torch.testing.assert_close(got, 0.4 * best + 0.6 * wanted, rtol=1e-3, atol=1e-3)
 
     def test_another_decoder_keeps_the_code(self):
         train = dataclasses.replace(self.config.train, freeze_code=0.0, steps=6)
