@@ -247,4 +247,6 @@ def load(path, data=None, teacher=None):
         raise ConfigError(f"{path}: paper.stride: two up-blocks give 4, not {config.paper.stride}")
     if config.train.precision not in ("float32", "bfloat16"):
         raise ConfigError(f"{path}: train.precision: {config.train.precision!r} is not known")
+    if not 0 <= config.train.linear <= 1:
+        raise ConfigError(f"{path}: train.linear: {config.train.linear} is no share, 0 to 1")
     return config

@@ -381,6 +381,9 @@ class ConfigTest(unittest.TestCase):
             path.write_text('name = "x"\nversion = "1"\n[train]\nsteps = "3"\n')
             with self.assertRaisesRegex(config.ConfigError, "train.steps: expected int"):
                 config.load(path, data="d", teacher="t")
+            path.write_text('name = "x"\nversion = "1"\n[train]\nlinear = 35\n')
+            with self.assertRaisesRegex(config.ConfigError, "train.linear: 35.0 is no share"):
+                config.load(path, data="d", teacher="t")
 
 
 if __name__ == "__main__":
