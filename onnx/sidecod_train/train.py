@@ -214,6 +214,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if freeze_code:
+            # What orthogonality asks of its layers.
             for parameter in self.codec.coding():
                 parameter.grad = None
         if self.processes > 1:

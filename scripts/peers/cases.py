@@ -83,7 +83,10 @@ def kserve(folder, client, requests, *options, **rest):
         command=(
             "{bin}/python",
             "examples/kserve/server.py",
-            *("--http_port", "{port}", "--grpc_port", "{second}"),
+            "--http_port",
+            "{port}",
+            "--grpc_port",
+            "{second}",
             *options,
         ),
         health="/v2/health/ready",
