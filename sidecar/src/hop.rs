@@ -37,8 +37,13 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .flat_map(|value| value.split(',').map(str::trim))
+        .filter(|name| {
+            !ALWAYS
+                .iter()
+                .any(|known| name.eq_ignore_ascii_case(known.as_str()))
+        })
+        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
         .collect();
     for name in named.iter().chain(&ALWAYS) {
         headers.remove(name);

@@ -1,12 +1,10 @@
 //! A sidecar's own errors, as `application/problem+json` (RFC 9457).
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
+use sidecod_wire::header::ERROR;
 
 use crate::body::{self, Body};
-
-/// Names the kind of the error, so that it is never taken for an answer of the model server.
-pub const ERROR: HeaderName = HeaderName::from_static("sidecod-error");
 
 /// An answer that says what went wrong. `kind` is one word for programs, `detail` a sentence for
 /// people.

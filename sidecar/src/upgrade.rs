@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, Request, Version};
 
 /// Names the protocol in a request of the device to the edge.
-pub const ASK: &str = "sidecod-upgrade";
+pub const ASK: HeaderName = HeaderName::from_static("sidecod-upgrade");
 /// Names the protocol in the edge's answer: what follows is that protocol, both ways.
-pub const DONE: &str = "sidecod-upgraded";
+pub const DONE: HeaderName = HeaderName::from_static("sidecod-upgraded");
 /// An upgraded connection on which nothing happens for so long is ended.
 pub const IDLE: Duration = Duration::from_hours(1);
 
@@ -29,10 +29,7 @@ pub fn wanted<B>(request: &Request<B>) -> Option<HeaderValue> {
     })?
 }
 
-fn values<'h>(
-    headers: &'h HeaderMap,
-    name: &http::HeaderName,
-) -> impl Iterator<Item = &'h HeaderValue> {
+fn values<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h HeaderValue> {
     headers.get_all(name).iter()
 }
 

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::{Request, StatusCode, Version};
 use http_body_util::{BodyExt, Limited};
 use sidecod_sidecar::body;
-use sidecod_sidecar::problem::ERROR;
 use sidecod_wire::bundle::{BundleError, Digest, Domain, ENCODER, MANIFEST, Manifest, TABLES};
 use sidecod_wire::describe::{Description, Offer, PATH, file_path};
+use sidecod_wire::header::ERROR;
 use tokio::time::timeout;
 
 use super::files::{Files, FilesError, MOST};

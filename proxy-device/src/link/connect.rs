@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use http::{HeaderValue, Request};
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use sidecod_sidecar::body::empty;
 use sidecod_sidecar::gather::Gather;
 use sidecod_sidecar::own::Own;
@@ -145,7 +146,7 @@ async fn http2<I>(address: SocketAddr, stream: I) -> Result<Connected, BoxError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let (sender, connection) = http2::Builder::new(Boxed)
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_AFTER)
         .keep_alive_timeout(PING_TIMEOUT)
@@ -161,4 +162,18 @@ where
         }
     });
     Ok((sender, connection))
+}
+
+/// Runs what hyper does for each request. Its futures have several KiB, and a task copies its future a
+/// dozen times: a task of a box has a pointer to copy.
+#[derive(Debug, Clone, Copy)]
+struct Boxed;
+
+impl<F> Executor<F> for Boxed
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::spawn(Box::pin(future));
+    }
 }

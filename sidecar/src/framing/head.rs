@@ -1,5 +1,7 @@
 //! The head of a request, line by line (RFC 9112, sections 2 to 6).
 
+use memchr::memchr;
+
 use super::Violation;
 use crate::upgrade;
 
@@ -73,7 +75,7 @@ impl Head {
         let Some(line) = line.strip_suffix(b"\r") else {
             return Err(Violation("a line ends with a bare LF"));
         };
-        if line.contains(&b'\r') {
+        if memchr(b'\r', line).is_some() {
             return Err(Violation("a bare CR"));
         }
         if !self.started {
@@ -170,8 +172,7 @@ impl Head {
 
 /// The next newline at or after `from`.
 fn find(bytes: &[u8], from: usize) -> Option<usize> {
-    let at = bytes[from..].iter().position(|&byte| byte == b'\n')?;
-    Some(from + at)
+    Some(from + memchr(b'\n', &bytes[from..])?)
 }
 
 /// Name and value of a field line; a trailer's too.
@@ -179,14 +180,17 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
     if line.starts_with(b" ") || line.starts_with(b"\t") {
         return Err(Violation("a folded field (obs-fold)"));
     }
-    let colon = line.iter().position(|&byte| byte == b':');
-    let colon = colon.ok_or(Violation("a field without a colon"))?;
+    let colon = memchr(b':', line).ok_or(Violation("a field without a colon"))?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     if !is_token(name) {
         return Err(Violation("a field name that is no token"));
     }
-    let control = |&byte: &u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
-    if value.iter().any(control) {
+    let is_control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
+    // Without an early end, for the compiler to take many bytes at a time.
+    let has_control = value
+        .iter()
+        .fold(false, |has, &byte| has | is_control(byte));
+    if has_control {
         return Err(Violation("a control character in a field"));
     }
     Ok((name, trim(value)))
@@ -212,10 +216,23 @@ fn decimal(value: &[u8]) -> Result<u64, Violation> {
     })
 }
 
-/// RFC 9110, section 5.6.2.
+/// The bytes that a token is made of (RFC 9110, section 5.6.2).
+static TOKEN: [bool; 256] = {
+    let mut is = [false; 256];
+    let mut byte = 0;
+    while byte < is.len() {
+        is[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"!#$%&'*+-.^_`|~";
+    let mut other = 0;
+    while other < others.len() {
+        is[others[other] as usize] = true;
+        other += 1;
+    }
+    is
+};
+
 fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty()
-        && bytes
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+    !bytes.is_empty() && bytes.iter().all(|&byte| TOKEN[usize::from(byte)])
 }
