@@ -17,6 +17,7 @@
 use std::io;
 
 use bytes::BytesMut;
+use sidecod_sidecar::framing::begins_token;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
@@ -80,11 +81,12 @@ enum Line {
 
 fn request_line(bytes: &[u8]) -> Line {
     let Some((method, rest)) = split(bytes) else {
-        return begun(bytes.len() <= LONGEST_METHOD && is_token(bytes));
+        return begun(bytes.len() <= LONGEST_METHOD && begins_token(bytes));
     };
     // A tunnel in the tunnel is for the proxy that the app speaks to.
-    let is_method =
-        (1..=LONGEST_METHOD).contains(&method.len()) && is_token(method) && method != b"CONNECT";
+    let is_method = (1..=LONGEST_METHOD).contains(&method.len())
+        && begins_token(method)
+        && method != b"CONNECT";
     if !is_method {
         return Line::Other;
     }
@@ -115,12 +117,6 @@ fn begun(so_far: bool) -> Line {
 fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let space = bytes.iter().position(|byte| *byte == b' ')?;
     Some((&bytes[..space], &bytes[space + 1..]))
-}
-
-/// RFC 9110, section 5.6.2.
-fn is_token(bytes: &[u8]) -> bool {
-    let is = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    bytes.iter().all(is)
 }
 
 #[cfg(test)]

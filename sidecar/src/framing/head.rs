@@ -50,7 +50,8 @@ impl Head {
         bytes: &[u8],
     ) -> Result<(usize, Option<End>), (usize, Violation)> {
         let mut at = 0;
-        while let Some(newline) = find(bytes, at) {
+        while let Some(length) = memchr(b'\n', &bytes[at..]) {
+            let newline = at + length;
             let end = if self.line.is_empty() {
                 self.take(&bytes[at..newline])
             } else {
@@ -170,11 +171,6 @@ impl Head {
     }
 }
 
-/// The next newline at or after `from`.
-fn find(bytes: &[u8], from: usize) -> Option<usize> {
-    Some(from + memchr(b'\n', &bytes[from..])?)
-}
-
 /// Name and value of a field line; a trailer's too.
 pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
     if line.starts_with(b" ") || line.starts_with(b"\t") {
@@ -233,6 +229,12 @@ static TOKEN: [bool; 256] = {
     is
 };
 
+/// Whether a token may begin with these bytes; with none it may.
+#[must_use]
+pub fn begins_token(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| TOKEN[usize::from(byte)])
+}
+
 fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|&byte| TOKEN[usize::from(byte)])
+    !bytes.is_empty() && begins_token(bytes)
 }

@@ -11,6 +11,7 @@ mod chunks;
 mod head;
 mod stream;
 
+pub use head::begins_token;
 pub use stream::Stream;
 
 use chunks::Chunks;
