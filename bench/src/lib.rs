@@ -10,4 +10,5 @@ pub mod offload;
 pub mod overhead;
 pub mod photos;
 pub mod process;
+pub mod sounds;
 pub mod stack;

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
-use sidecod_bench::{chaos, fidelity, latency, load, offload, overhead, photos};
+use sidecod_bench::{chaos, fidelity, latency, load, offload, overhead, photos, sounds};
 use sidecod_edge::config::Precision;
+use sidecod_wire::sound::SoundCodec;
 
 /// Measures Sidecod on real photos, with the programs that stand beside this one.
 #[derive(Parser)]
@@ -155,6 +156,22 @@ enum Command {
         /// Megabits a second of the link.
         #[arg(long, default_value_t = 1.0)]
         mbit: f64,
+        /// Print one JSON object in place of the table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bytes and times of sounds, and how near they come back, with each of some codecs.
+    Sounds {
+        /// Folder of WAV files.
+        #[arg(long)]
+        data: PathBuf,
+        /// `flac`, or `opus:KBITS` of so many kilobits a second, with commas between.
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "flac,opus:12,opus:16,opus:24,opus:32"
+        )]
+        codecs: Vec<SoundCodec>,
         /// Print one JSON object in place of the table.
         #[arg(long)]
         json: bool,
@@ -316,6 +333,14 @@ fn main() -> Result<()> {
                 report.of_capacity >= 0.9 && report.lost == 0,
                 "the overload costs too much"
             );
+        }
+        Command::Sounds { data, codecs, json } => {
+            let report = sounds::measure(&data, &codecs)?;
+            if json {
+                println!("{}", serde_json::to_string(&report)?);
+            } else {
+                println!("{report}");
+            }
         }
         Command::Offload { data, split, json } => {
             let photos = photos::list(&data, split.as_deref())?;

@@ -5,6 +5,8 @@
 
 #[path = "shapes/grpc.rs"]
 mod grpc;
+#[path = "shapes/sounds.rs"]
+mod sounds;
 
 use std::io::Write as _;
 use std::sync::{Arc, Mutex};

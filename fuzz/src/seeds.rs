@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use sidecod_wire::entropy::{self, Symbols, Tables};
-use sidecod_wire::frame::{Frame, Slot};
+use sidecod_wire::frame::{Frame, PictureSlot, Slot};
+use sidecod_wire::limits::Limits;
 use sidecod_wire::media::{self, Color, MediaType, Picture};
 use sidecod_wire::protobuf::field;
 use sidecod_wire::slot::{Form, Length, Notation, Skeleton, Text};
+use sidecod_wire::sound::{Sound, SoundCodec, SoundType};
 use sidecod_wire::tensor::{self, Element, Layout, Tensor, Values};
 
 /// Writes them under `root`, the root of the tree.
@@ -14,6 +16,7 @@ pub fn write(root: &Path) -> std::io::Result<()> {
     let corpus = Corpus(root.join("fuzz/corpus"));
     let code = codecs(root, &corpus)?;
     frames(&code, &corpus)?;
+    sounds(&corpus)?;
     tensors(&corpus)?;
     bodies(&corpus)?;
     configurations(&corpus)
@@ -114,14 +117,16 @@ fn frames(code: &[u8], corpus: &Corpus) -> std::io::Result<()> {
         text: Text::Raw,
     };
     let floats = tensor(Element::F32, Layout::Chw, tensor::Notation::Binary);
-    let slot = |form| Slot {
-        form,
-        width: 6,
-        height: 4,
-        color: Color::Rgb,
-        orientation: 1,
-        max_side: 0,
-        code: code.to_vec(),
+    let slot = |form| {
+        Slot::Picture(PictureSlot {
+            form,
+            width: 6,
+            height: 4,
+            color: Color::Rgb,
+            orientation: 1,
+            max_side: 0,
+            code: code.to_vec(),
+        })
     };
     for (name, forms) in [
         ("photo", vec![file]),
@@ -151,6 +156,36 @@ fn frames(code: &[u8], corpus: &Corpus) -> std::io::Result<()> {
                 }],
             },
             slots: forms.into_iter().map(slot).collect(),
+        };
+        let bytes = frame.encode();
+        corpus.put("frame", name, &bytes[..bytes.len() - 4])?;
+    }
+    Ok(())
+}
+
+/// A WAV file of a fifth of a second.
+fn sound() -> Vec<u8> {
+    let samples: Vec<u8> = (0_i16..1600)
+        .flat_map(|at| ((at % 80 - 40) * (at % 300)).to_le_bytes())
+        .collect();
+    let format = [1, 0, 1, 0, 0x40, 0x1f, 0, 0, 0x80, 0x3e, 0, 0, 2, 0, 16, 0];
+    let head = [&b"RIFF\xa4\x0c\0\0WAVEfmt \x10\0\0\0"[..], &format];
+    [&head.concat(), &b"data\x80\x0c\0\0"[..], &samples].concat()
+}
+
+fn sounds(corpus: &Corpus) -> std::io::Result<()> {
+    for (name, codec) in [("flac", SoundCodec::Flac), ("opus", SoundCodec::Opus(16))] {
+        let text = Text::Raw;
+        let sound = Sound::of(&sound(), codec, &Limits::default()).expect("a sound");
+        let frame = Frame {
+            bundle: *b"bundle00",
+            quality: 0,
+            content_type: Some(SoundType::Wav.mime().to_owned()),
+            skeleton: Skeleton {
+                offsets: vec![0],
+                ..Skeleton::default()
+            },
+            slots: vec![Slot::Sound { text, sound }],
         };
         let bytes = frame.encode();
         corpus.put("frame", name, &bytes[..bytes.len() - 4])?;
@@ -219,6 +254,7 @@ fn bodies(corpus: &Corpus) -> std::io::Result<()> {
     for (name, head, body) in [
         ("png", [0, 1, 0], png.clone()),
         ("jpeg", [0, 1, 0], jpeg),
+        ("wav", [0, 0, 0], sound()),
         ("form", [0, 4, 0], form),
         ("base64", [1, 3, 0], base64.clone().into_bytes()),
         ("tf", [2, 2, 0], format!(r#"{{"instances":[{{"b64":"{base64}"}}]}}"#).into_bytes()),

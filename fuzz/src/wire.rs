@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use sidecod_wire::bundle::Manifest;
 use sidecod_wire::entropy::{self, Symbols, Tables};
-use sidecod_wire::frame::Frame;
+use sidecod_wire::frame::{Frame, Slot};
 use sidecod_wire::limits::Limits;
 use sidecod_wire::media::Color;
 use sidecod_wire::slot::{self, Preset, Tensors};
@@ -45,6 +45,7 @@ fn limits() -> Limits {
     Limits {
         max_side: 256,
         max_pixels: 128 * 128,
+        max_samples: 1 << 12,
         max_slots: 8,
         max_skeleton: 1 << 14,
         max_code: 1 << 14,
@@ -62,6 +63,14 @@ pub fn frame(data: &[u8]) {
     let again = Frame::decode(&written, &limits());
     let again = again.expect("a frame that was decoded is one when it is written again");
     assert_eq!(again.encode(), written);
+    for slot in &frame.slots {
+        if let Slot::Sound { sound, .. } = slot
+            && let Ok(file) = sound.file()
+        {
+            let around = sound.head.len() + sound.tail.len();
+            assert_eq!(file.len() as u64, around as u64 + sound.samples.bytes());
+        }
+    }
     let parts = vec![b"part".to_vec(); frame.slots.len()];
     let filled = slot::fill(&frame.skeleton, &parts);
     assert!(filled.body.len() >= frame.skeleton.bytes.len() + 4 * parts.len());

@@ -262,6 +262,10 @@ pub struct Route {
     /// reduces it anyway; the model server gets the original size. 0 codes every photo as it is.
     #[serde(default)]
     pub max_side: u32,
+    /// How samples of sounds cross: `flac`, without loss, or `opus:KBITS`, of so many kilobits a second.
+    #[serde(default)]
+    #[schemars(example = &"flac")]
+    pub sound: Option<String>,
     /// Whether the model server may be asked twice where a link breaks in between.
     #[serde(default = "yes")]
     pub idempotent: bool,

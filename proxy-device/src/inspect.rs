@@ -6,9 +6,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
-use sidecod_wire::frame::{Frame, Slot};
+use sidecod_wire::frame::{Frame, PictureSlot, Slot};
 use sidecod_wire::limits::Limits;
 use sidecod_wire::slot::{Form, Text};
+use sidecod_wire::sound::{Sound, SoundType};
 
 use crate::app;
 use crate::bundle::{Active, Cache};
@@ -239,24 +240,45 @@ fn complete(headers: &HeaderMap, body: &[u8]) -> Result<()> {
 }
 
 fn describe(slot: &Slot) -> String {
-    let what = match slot.form {
-        Form::File {
-            media,
-            text: Text::Raw,
-        } => media.mime().to_owned(),
-        Form::File { media, .. } => format!("{} in base64", media.mime()),
+    let file = |mime: &str, text| match text {
+        Text::Raw => mime.to_owned(),
+        Text::Base64 { .. } => format!("{mime} in base64"),
+    };
+    let form = match slot.form() {
+        Form::File { media, text } => file(media.mime(), text),
         Form::Tensor(tensor) => format!("a tensor of {} numbers", tensor.len()),
+        Form::Sound(text) => file(SoundType::Wav.mime(), text),
     };
-    let (width, height) = slot.coded_size();
-    let reduced = if (width, height) == (slot.width, slot.height) {
-        String::new()
+    let what = match slot {
+        Slot::Picture(picture) => size(picture),
+        Slot::Sound { sound, .. } => length(sound),
+    };
+    format!("{form}, {what}: a code of {} bytes", slot.code().len())
+}
+
+/// Pixels of a picture.
+fn size(picture: &PictureSlot) -> String {
+    let (width, height) = (picture.width, picture.height);
+    let coded = picture.coded_size();
+    if coded == (width, height) {
+        format!("{width}x{height}")
     } else {
-        format!(", coded at {width}x{height}")
+        format!("{width}x{height}, coded at {}x{}", coded.0, coded.1)
+    }
+}
+
+/// How long a sound is.
+fn length(sound: &Sound) -> String {
+    let samples = &sound.samples;
+    let seconds = f64::from(samples.count) / f64::from(samples.rate);
+    let channels = match samples.channels {
+        1 => "1 channel".to_owned(),
+        channels => format!("{channels} channels"),
     };
-    let bytes = slot.code.len();
     format!(
-        "{what}, {}x{}{reduced}: a code of {bytes} bytes",
-        slot.width, slot.height
+        "{seconds:.2} s of {} Hz, {channels}, as {}",
+        samples.rate,
+        sound.code.name()
     )
 }
 
@@ -265,6 +287,7 @@ fn unlimited() -> Limits {
     Limits {
         max_side: u32::MAX,
         max_pixels: u64::MAX,
+        max_samples: u64::MAX,
         max_slots: 1 << 16,
         max_skeleton: usize::MAX,
         max_code: usize::MAX,
@@ -329,7 +352,7 @@ mod tests {
             (
                 Some("photo"),
                 &b"hello"[..],
-                "crosses as it is: no photo in the body",
+                "crosses as it is: no photo and no sound in the body",
             ),
             (Some("chat"), b"{", "crosses as it is: JSON body: EOF"),
             (

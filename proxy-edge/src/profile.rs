@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sidecod_sidecar::profile::{Profiler, Summary};
 use sidecod_wire::bundle::{Bundle, Point};
 use sidecod_wire::entropy::{self, Symbols};
-use sidecod_wire::frame::{Frame, Slot};
+use sidecod_wire::frame::{Frame, PictureSlot, Slot};
 use sidecod_wire::media::{Color, MediaType};
 use sidecod_wire::profile::{Profile, RESTORE};
 use sidecod_wire::slot::{Form, Skeleton, Text};
@@ -75,7 +75,7 @@ fn frame(bundle: &Bundle, side: u32) -> Result<Bytes, RunError> {
     }
     let code = entropy::encode(&symbols, &bundle.tables[quality]);
     let code = code.map_err(|error| RunError::Measure(error.to_string()))?;
-    let slot = Slot {
+    let slot = PictureSlot {
         form: Form::File {
             media: MediaType::Jpeg,
             text: Text::Raw,
@@ -95,7 +95,7 @@ fn frame(bundle: &Bundle, side: u32) -> Result<Bytes, RunError> {
             offsets: vec![0],
             ..Skeleton::default()
         },
-        slots: vec![slot],
+        slots: vec![Slot::Picture(slot)],
     };
     Ok(frame.encode().into())
 }

@@ -1,4 +1,4 @@
-//! From a frame back to the body that the app sent, with its pictures decoded.
+//! From a frame back to the body that the app sent, with its pictures and sounds decoded.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sidecod_wire::entropy;
-use sidecod_wire::frame::{Frame, FrameError, Slot};
+use sidecod_wire::entropy::{self, EntropyError};
+use sidecod_wire::frame::{Frame, FrameError, PictureSlot, Slot};
 use sidecod_wire::limits::Limits;
 use sidecod_wire::media::{MediaError, Picture};
 use sidecod_wire::slot::{self, Filled, Skeleton};
+use sidecod_wire::sound::SoundError;
 use tokio::sync::Semaphore;
 
 use crate::decode::pool::Pool;
@@ -20,7 +21,7 @@ use crate::point::Place;
 use crate::relay::Steps;
 use crate::workers::{Broken, Workers};
 
-/// Pixels that one permit of the budget stands for.
+/// Pixels that one permit of the budget stands for. A sample of a sound counts as one.
 const PIXELS_A_PERMIT: u64 = 1024;
 
 /// What turns frames into bodies.
@@ -56,12 +57,21 @@ pub struct RestoredBody {
 impl From<FrameError> for Fail {
     fn from(error: FrameError) -> Self {
         match error {
-            FrameError::Limit { .. } | FrameError::Picture { .. } => {
+            FrameError::Limit { .. } | FrameError::Picture { .. } | FrameError::Sound { .. } => {
                 Self::TooLarge(error.to_string())
             }
             other => Self::BadFrame(other.to_string()),
         }
     }
+}
+
+/// An input cannot be written as it was.
+#[derive(Debug, thiserror::Error)]
+enum RenderError {
+    #[error(transparent)]
+    Picture(#[from] MediaError),
+    #[error(transparent)]
+    Sound(#[from] SoundError),
 }
 
 impl From<Broken> for Fail {
@@ -97,7 +107,7 @@ impl Restorer {
         }
     }
 
-    /// Decodes the pictures of a frame and puts them back where they were.
+    /// Decodes the inputs of a frame and puts them back where they were.
     ///
     /// # Errors
     /// [`Fail`] of any kind that has to do with a frame.
@@ -117,7 +127,7 @@ impl Restorer {
         if permits > u64::from(self.max_permits) {
             let limit = u64::from(self.max_permits) * PIXELS_A_PERMIT;
             return Err(Fail::TooLarge(format!(
-                "the pictures of the frame have more than {limit} pixels together"
+                "the inputs of the frame have more than {limit} pixels and samples together"
             )));
         }
         let _pixels = self
@@ -128,12 +138,18 @@ impl Restorer {
         let Frame {
             skeleton,
             content_type,
-            slots,
+            mut slots,
             quality,
             ..
         } = frame;
-        let sizes = slots.iter().map(Slot::coded_size).collect();
-        let (slots, decoded, queued) = self.decode(&codec, quality.into(), slots, sizes).await?;
+        let pictures = slots.iter_mut().filter_map(|slot| match slot {
+            Slot::Picture(picture) => {
+                Some((std::mem::take(&mut picture.code), picture.coded_size()))
+            }
+            Slot::Sound { .. } => None,
+        });
+        let pictures = pictures.collect();
+        let (decoded, queued) = self.decode(&codec, quality.into(), pictures).await?;
         steps.note("queue", queued);
         steps.note("decode", begin.elapsed().saturating_sub(queued));
 
@@ -155,20 +171,20 @@ impl Restorer {
     async fn values(
         &self,
         codec: &Arc<Codec>,
-        frame: Frame,
+        mut frame: Frame,
         begin: Instant,
         steps: &mut Steps,
     ) -> Result<Vec<f32>, Fail> {
-        let (Some(point), 1) = (&codec.bundle.manifest.point, frame.slots.len()) else {
+        let (Some(point), [Slot::Picture(picture)]) =
+            (&codec.bundle.manifest.point, &mut frame.slots[..])
+        else {
             let slots = frame.slots.len();
             return Err(Fail::BadFrame(format!(
-                "a frame of a feature has one slot, this one {slots}"
+                "a frame of a feature has one slot, of a picture, this one has {slots}"
             )));
         };
-        let sizes = vec![point.size()];
-        let (_, decoded, queued) = self
-            .decode(codec, frame.quality.into(), frame.slots, sizes)
-            .await?;
+        let feature = vec![(std::mem::take(&mut picture.code), point.size())];
+        let (decoded, queued) = self.decode(codec, frame.quality.into(), feature).await?;
         steps.note("queue", queued);
         steps.note("decode", begin.elapsed().saturating_sub(queued));
         match decoded.into_iter().next() {
@@ -198,43 +214,39 @@ impl Restorer {
         Ok(codec.clone())
     }
 
-    /// What each slot decodes to, and how long the one waited that waited longest. `sizes` are width
-    /// and height of each as it was coded.
+    /// What codes decode to, and how long the one waited that waited longest. Each comes with width and
+    /// height as it was coded.
     async fn decode(
         &self,
         codec: &Arc<Codec>,
         quality: usize,
-        slots: Vec<Slot>,
-        sizes: Vec<(u32, u32)>,
-    ) -> Result<(Vec<Slot>, Vec<Content>, Duration), Fail> {
+        packed: Vec<(Vec<u8>, (u32, u32))>,
+    ) -> Result<(Vec<Content>, Duration), Fail> {
         let unpacking = codec.clone();
-        let (slots, sizes, symbols) = self
+        let symbols = self
             .workers
             .run(move || {
                 let bundle = &unpacking.bundle;
-                let symbols: Result<Vec<_>, _> = slots
-                    .iter()
-                    .zip(&sizes)
-                    .map(|(slot, &(width, height))| {
-                        let (height, width) = bundle.manifest.latent_size(width, height);
-                        let channels = bundle.manifest.channels;
-                        let tables = &bundle.tables[quality];
-                        entropy::decode(&slot.code, channels, height, width, tables)
-                    })
-                    .collect();
-                (slots, sizes, symbols)
+                let unpacked = packed.into_iter().map(|(code, size)| {
+                    let (height, width) = bundle.manifest.latent_size(size.0, size.1);
+                    let channels = bundle.manifest.channels;
+                    let tables = &bundle.tables[quality];
+                    let symbols = entropy::decode(&code, channels, height, width, tables)?;
+                    Ok::<_, EntropyError>((symbols, size))
+                });
+                unpacked.collect::<Result<Vec<_>, _>>()
             })
             .await?;
         let symbols = symbols.map_err(|error| Fail::BadFrame(error.to_string()))?;
-        let mut waiting = Vec::with_capacity(slots.len());
-        for (size, symbols) in sizes.into_iter().zip(symbols) {
+        let mut waiting = Vec::with_capacity(symbols.len());
+        for (symbols, size) in symbols {
             let receiver = self
                 .pool
                 .submit(codec.clone(), quality, symbols, size)
                 .map_err(|_| Fail::Overloaded("the decode queue is full"))?;
             waiting.push(receiver);
         }
-        let mut contents = Vec::with_capacity(slots.len());
+        let mut contents = Vec::with_capacity(waiting.len());
         let mut queued = Duration::ZERO;
         for receiver in waiting {
             let decoded = receiver
@@ -244,40 +256,50 @@ impl Restorer {
             queued = queued.max(decoded.queued);
             contents.push(decoded.content);
         }
-        Ok((slots, contents, queued))
+        Ok((contents, queued))
     }
 }
 
-/// What the pictures take of the budget.
+/// What the inputs take of the budget.
 fn permits(slots: &[Slot]) -> u64 {
-    slots
-        .iter()
-        .map(|slot| (u64::from(slot.width) * u64::from(slot.height)).div_ceil(PIXELS_A_PERMIT))
-        .sum()
+    let permits = slots.iter().map(|slot| match slot {
+        Slot::Picture(picture) => u64::from(picture.width) * u64::from(picture.height),
+        Slot::Sound { sound, .. } => sound.samples.all(),
+    });
+    permits.map(|each| each.div_ceil(PIXELS_A_PERMIT)).sum()
 }
 
-/// Writes each picture in the form that it came in, and fills the skeleton.
+/// Writes each input in the form that it came in, and fills the skeleton.
 fn render(
     skeleton: &Skeleton,
     slots: Vec<Slot>,
     pictures: Vec<Content>,
-) -> Result<Filled, MediaError> {
+) -> Result<Filled, RenderError> {
     let mut parts = Vec::with_capacity(slots.len());
-    for (slot, content) in slots.into_iter().zip(pictures) {
-        // A codec for pictures gives nothing else.
-        let Content::Rgb(rgb) = content else {
-            continue;
-        };
-        let (width, height) = slot.coded_size();
-        let picture = Picture {
-            width,
-            height,
-            color: slot.color,
-            orientation: slot.orientation,
-            rgb,
-        }
-        .resized(slot.width, slot.height);
-        parts.push(slot.form.write(&picture)?);
+    let mut pictures = pictures.into_iter();
+    for slot in slots {
+        parts.push(match slot {
+            Slot::Sound { text, sound } => text.write(sound.file()?),
+            // There are as many pictures as slots for them, and a codec for pictures gives nothing else.
+            Slot::Picture(slot) => match pictures.next() {
+                Some(Content::Rgb(rgb)) => write(&slot, rgb)?,
+                _ => Vec::new(),
+            },
+        });
     }
     Ok(slot::fill(skeleton, &parts))
+}
+
+/// A picture in the form and the size that it came in.
+fn write(slot: &PictureSlot, rgb: Vec<u8>) -> Result<Vec<u8>, MediaError> {
+    let (width, height) = slot.coded_size();
+    let picture = Picture {
+        width,
+        height,
+        color: slot.color,
+        orientation: slot.orientation,
+        rgb,
+    }
+    .resized(slot.width, slot.height);
+    slot.form.write(&picture)
 }

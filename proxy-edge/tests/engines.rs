@@ -6,7 +6,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Edge, Upstream, bundle, bundle_folder, frame};
+use common::{Edge, Upstream, bundle, bundle_folder, coded, frame};
 use sidecod_edge::bundles;
 use sidecod_edge::config::{Device, Precision};
 use sidecod_edge::decode::torch::Engine;
@@ -65,7 +65,7 @@ async fn a_real_photo_looks_the_same_to_the_model_server() {
     let (upstream, bundle, photo) = (Upstream::start().await, bundle(), photo("goldfish.jpg"));
     let edge = Edge::start(upstream.address, "", "").await;
     let mut frame = frame(&bundle, MediaType::Png, photo.width, photo.height);
-    frame.slots[0].code = entropy::encode(
+    coded(&mut frame.slots[0]).code = entropy::encode(
         &encode(&bundle_folder(), &bundle, &photo),
         &bundle.tables[0],
     )

@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Client, Edge, Upstream, bundle, config, frame, framed, program, slot};
+use common::{Client, Edge, Upstream, bundle, coded, config, frame, framed, program, slot};
 use http::Request;
 use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
@@ -113,9 +113,9 @@ async fn pictures_of_any_size_type_and_colour() {
     for (index, (width, height)) in sizes.into_iter().enumerate() {
         let media = [MediaType::Jpeg, MediaType::Png, MediaType::WebP][index % 3];
         let mut frame = frame(&bundle, media, width, height);
-        frame.slots[0].orientation = 1 + index as u8;
+        coded(&mut frame.slots[0]).orientation = 1 + index as u8;
         if media == MediaType::Png {
-            frame.slots[0].color = Color::Gray;
+            coded(&mut frame.slots[0]).color = Color::Gray;
         }
         let answer = client.frame("/record", &frame).await;
         assert_eq!(answer.status, 200, "{width}x{height}: {answer:?}");
@@ -123,7 +123,7 @@ async fn pictures_of_any_size_type_and_colour() {
         assert_eq!(asked.headers["content-type"], media.mime());
         assert_eq!(MediaType::sniff(&asked.body), Some(media));
         let picture = media::decode(&asked.body, &Limits::default()).unwrap();
-        let slot = &frame.slots[0];
+        let slot = coded(&mut frame.slots[0]);
         assert_eq!((picture.width, picture.height), (width, height));
         assert_eq!(picture.orientation, slot.orientation);
         assert_eq!(picture.color, slot.color);
@@ -135,7 +135,7 @@ async fn a_picture_that_was_reduced_comes_back_at_its_size() {
     let (upstream, bundle) = (Upstream::start().await, bundle());
     let edge = Edge::start(upstream.address, "", "").await;
     let mut frame = frame(&bundle, MediaType::Jpeg, 200, 150);
-    let slot = &mut frame.slots[0];
+    let slot = coded(&mut frame.slots[0]);
     (slot.width, slot.height, slot.max_side) = (640, 480, 200);
     let answer = edge.client().await.frame("/record", &frame).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -335,7 +335,7 @@ async fn every_kind_of_error_is_told() {
         ("too-large", with("/record", vec![0; 20_001], &[]), 413),
         (
             "too-large",
-            changed(&|frame| frame.slots[0].width = 5001),
+            changed(&|frame| coded(&mut frame.slots[0]).width = 5001),
             413,
         ),
         ("body-timeout", stall, 408),

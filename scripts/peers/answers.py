@@ -10,7 +10,8 @@ ALIKE = 0.9
 
 @dataclass(frozen=True)
 class Answer:
-    """Lines of `probability text`, best first, and the form of the server's JSON where the client printed it."""
+    """Lines of `probability text`, best first, or of text alone, and the form of the server's JSON where the
+    client printed it."""
 
     lines: tuple
     form: object = None
@@ -20,12 +21,20 @@ class Answer:
         body = None
         if printed.startswith("{"):
             body, _, printed = printed.partition("\n")
-        pairs = (line.split(" ", 1) for line in printed.splitlines() if line)
-        lines = tuple((float(probability), text) for probability, text in pairs)
+        lines = tuple(map(pair, filter(None, printed.splitlines())))
         return cls(lines, body and form(json.loads(body)))
 
     def texts(self):
         return [text for _, text in self.lines]
+
+
+def pair(line):
+    """Probability and text of a line; none where it is text alone."""
+    probability, _, text = line.partition(" ")
+    try:
+        return float(probability), text
+    except ValueError:
+        return None, line
 
 
 def form(value):

@@ -3,14 +3,15 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# In examples/photos.
+# In examples/photos, or by their place seen from there.
 PHOTOS = ("polar-bear.jpg", "goldfish.jpg", "komodo-dragon-1080p.jpg")
 LABEL = "../rapidocr/label.jpg"
+SOUNDS = ("../speech/young-man.wav", "../speech/amiable-woman.wav")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One way in which a client sends a photo."""
+    """One way in which a client sends a photo, or a sound."""
 
     preset: str
     what: str
@@ -125,6 +126,20 @@ def mlserver(folder, client, *requests, **rest):
         },
         health="/v2/health/ready",
         ports=3,
+        requests=requests,
+        **rest,
+    )
+
+
+def speech(*requests, **rest):
+    """A peer with examples/speech/server.py."""
+    return Peer(
+        folder="speech",
+        server="litserve 0.2.19, pocketsphinx 5.1.1",
+        client="openai 3.54.0",
+        command=("{bin}/python", "examples/speech/server.py", "--port", "{port}"),
+        health="/health",
+        is_text=True,
         requests=requests,
         **rest,
     )
@@ -250,6 +265,17 @@ PEERS = (
                 by="huggingface_hub 2.4.0",
             ),
             Request("roboflow", "base64 in JSON", ("litserve/client_roboflow.py",), BASE64),
+        ),
+    ),
+    speech(
+        Request("auto", "WAV in a form, as FLAC", ("speech/client.py",), "the part's content", SOUNDS),
+        Request("openai", "WAV in base64 in a chat, as FLAC", ("speech/client.py", "--chat"), BASE64, SOUNDS),
+    ),
+    speech(
+        # PocketSphinx hears the other one differently from 12 to 64 kbit/s.
+        Request("auto", "WAV in a form, as Opus of 16 kbit/s", ("speech/client.py",), "the part's content", SOUNDS[1:]),
+        settings=(
+            'route=[{ name = "t", path = "/v1/audio/transcriptions", sound = "opus:16", timeout_ms = 120000 }]',
         ),
     ),
     Peer(

@@ -44,6 +44,12 @@ class Compare(unittest.TestCase):
         self.assertTrue(compare(text, Answer.read("0.90 NORTHERN PARCEL\n0.98 Order 58219-OX\n"), True)[0])
         self.assertFalse(compare(text, Answer.read("0.90 NORTHERN PARCEL\n"), True)[0])
 
+    def test_text_needs_no_probabilities(self):
+        said = Answer.read("he was not an ill disposed young man\n")
+        self.assertEqual(said.texts(), ["he was not an ill disposed young man"])
+        self.assertTrue(compare(said, Answer.read("he was not an ill disposed young men\n"), True)[0])
+        self.assertFalse(compare(said, Answer.read("she was\n"), True)[0])
+
 
 class Added(unittest.TestCase):
     def test_only_what_one_request_added_counts(self):

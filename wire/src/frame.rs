@@ -9,15 +9,26 @@
 //! varint   where in the skeleton the JSON ends whose length a header tells, plus 1; 0: nowhere
 //! varint   number of slots, then for each, in the order of the body:
 //!   varint   offset in the skeleton where the input belongs
-//!   u8       media type (low 4 bits; 8: a tensor), grey (bit 4)
+//!   u8       media type (low 4 bits; 8: a tensor, 9: a sound), grey (bit 4)
 //!   file:    u8     text: 0 raw, else base64 (bit 0), url-safe (1), padded (2), escaped (3)
 //!   tensor:  u8     type of the numbers (bits 0 and 1), rows first (2), notation (3 and 4)
 //!            u8     values: index of those that have a name; 255: seven f32 follow
-//!   u8       EXIF orientation, 1 to 8
-//!   varint   width in pixels
-//!   varint   height in pixels
-//!   varint   longest side at which it was coded; 0: as it is
-//!   bytes    code
+//!   a picture, whether file or tensor:
+//!     u8       EXIF orientation, 1 to 8
+//!     varint   width in pixels
+//!     varint   height in pixels
+//!     varint   longest side at which it was coded; 0: as it is
+//!     bytes    code
+//!   a sound:
+//!     u8       text, as of a file
+//!     bytes    what stands in the file before the samples
+//!     bytes    what stands behind them
+//!     u8       codec: 0 FLAC, 1 Opus
+//!     u8       channels, 1 to 8
+//!     u8       bytes of a sample, 2 or 3
+//!     varint   samples of a channel in a second
+//!     varint   samples of each channel
+//!     bytes    code
 //! varint   number of lengths, then for each, in the order of the body:
 //!   varint   offset in the skeleton where the number belongs
 //!   varint   slots that stand before it
@@ -36,6 +47,7 @@ use crate::limits::{Limits, TooLarge};
 use crate::media::{self, Color, MediaType};
 use crate::protobuf;
 use crate::slot::{Form, Length, Notation, Skeleton, Text};
+use crate::sound::{Code, Samples, Sound, SoundError};
 use crate::tensor::{self, Element, Layout, Tensor, Values};
 
 /// Media type of a request whose body is a [`Frame`].
@@ -48,6 +60,8 @@ const MAX_CONTENT_TYPE: usize = 1024;
 const GREY: u8 = 0x10;
 /// Kind of a slot that is a tensor.
 const TENSOR: u8 = 8;
+/// Kind of a slot that is a sound.
+const SOUND: u8 = 9;
 /// Values without a name.
 const OWN_VALUES: u8 = 255;
 /// Lengths that one slot may have: its own, and those of what it is in, of which gRPC has three.
@@ -72,7 +86,41 @@ pub struct Frame {
 
 /// One input of a request.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Slot {
+pub enum Slot {
+    /// A photo's file, or a tensor.
+    Picture(PictureSlot),
+    /// A sound's file.
+    Sound {
+        /// How its bytes stand in the body.
+        text: Text,
+        /// The file with its samples coded.
+        sound: Sound,
+    },
+}
+
+impl Slot {
+    /// How it is written in the body that the model server gets.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        match self {
+            Self::Picture(picture) => picture.form,
+            Self::Sound { text, .. } => Form::Sound(*text),
+        }
+    }
+
+    /// Bytes of its code.
+    #[must_use]
+    pub fn code(&self) -> &[u8] {
+        match self {
+            Self::Picture(picture) => &picture.code,
+            Self::Sound { sound, .. } => sound.code.bytes(),
+        }
+    }
+}
+
+/// An input that is a picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PictureSlot {
     /// How it is written in the body that the model server gets.
     pub form: Form,
     /// Width in pixels, at least 1.
@@ -89,7 +137,7 @@ pub struct Slot {
     pub code: Vec<u8>,
 }
 
-impl Slot {
+impl PictureSlot {
     /// Width and height at which the picture was coded.
     #[must_use]
     pub fn coded_size(&self) -> (u32, u32) {
@@ -138,13 +186,21 @@ pub enum FrameError {
         /// The size and the limit.
         source: TooLarge,
     },
+    /// A sound is longer than the limits allow.
+    #[error("slot {slot}: {source}")]
+    Sound {
+        /// Index of the slot, from 0.
+        slot: usize,
+        /// The length and the limit.
+        source: SoundError,
+    },
 }
 
 impl Frame {
     /// The frame as bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let codes: usize = self.slots.iter().map(|slot| slot.code.len() + 24).sum();
+        let codes: usize = self.slots.iter().map(|slot| slot.code().len() + 24).sum();
         let mut out = Vec::with_capacity(64 + self.skeleton.bytes.len() + codes);
         out.push(VERSION);
         out.extend_from_slice(&self.bundle);
@@ -158,12 +214,10 @@ impl Frame {
         put_varint(&mut out, self.slots.len());
         for (slot, offset) in self.slots.iter().zip(&self.skeleton.offsets) {
             put_varint(&mut out, *offset);
-            put_form(&mut out, &slot.form, slot.color);
-            out.push(slot.orientation);
-            put_varint(&mut out, slot.width as usize);
-            put_varint(&mut out, slot.height as usize);
-            put_varint(&mut out, slot.max_side as usize);
-            put_bytes(&mut out, &slot.code);
+            match slot {
+                Slot::Picture(picture) => put_picture(&mut out, picture),
+                Slot::Sound { text, sound } => put_sound(&mut out, *text, sound),
+            }
         }
         put_varint(&mut out, self.skeleton.lengths.len());
         for length in &self.skeleton.lengths {
@@ -281,10 +335,41 @@ fn put_varint(out: &mut Vec<u8>, value: usize) {
     protobuf::put_varint(out, value as u64);
 }
 
+fn put_picture(out: &mut Vec<u8>, picture: &PictureSlot) {
+    put_form(out, &picture.form, picture.color);
+    out.push(picture.orientation);
+    put_varint(out, picture.width as usize);
+    put_varint(out, picture.height as usize);
+    put_varint(out, picture.max_side as usize);
+    put_bytes(out, &picture.code);
+}
+
+fn put_sound(out: &mut Vec<u8>, text: Text, sound: &Sound) {
+    out.extend([SOUND, text.id()]);
+    put_bytes(out, &sound.head);
+    put_bytes(out, &sound.tail);
+    let codec = match sound.code {
+        Code::Flac(_) => 0,
+        Code::Opus(_) => 1,
+    };
+    let Samples {
+        channels,
+        width,
+        rate,
+        count,
+    } = sound.samples;
+    out.extend([codec, channels, width]);
+    put_varint(out, rate as usize);
+    put_varint(out, count as usize);
+    put_bytes(out, sound.code.bytes());
+}
+
 fn put_form(out: &mut Vec<u8>, form: &Form, color: Color) {
     let grey = if color == Color::Gray { GREY } else { 0 };
     match form {
         Form::File { media, text } => out.extend([media.id() | grey, text.id()]),
+        // A sound is no picture's form.
+        Form::Sound(text) => out.extend([SOUND, text.id()]),
         Form::Tensor(tensor) => {
             let element = match tensor.element {
                 Element::U8 => 0,
@@ -432,13 +517,23 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The form of a slot, still without its size, and whether it is grey.
-    fn form(&mut self) -> Result<(Form, Color), FrameError> {
-        let invalid = |field, value: u8| FrameError::Invalid {
-            field,
-            value: value.into(),
-        };
-        let kind = self.byte("slot media type")?;
+    fn slot(&mut self, index: usize, limits: &Limits) -> Result<Slot, FrameError> {
+        match self.byte("slot media type")? {
+            SOUND => self.sound(index, limits),
+            kind => Ok(Slot::Picture(self.picture(kind, index, limits)?)),
+        }
+    }
+
+    fn text(&mut self) -> Result<Text, FrameError> {
+        let id = self.byte("slot text")?;
+        Text::from_id(id).ok_or(FrameError::Invalid {
+            field: "slot text",
+            value: id.into(),
+        })
+    }
+
+    /// The form of a picture of this kind, still without its size, and whether it is grey.
+    fn form(&mut self, kind: u8) -> Result<(Form, Color), FrameError> {
         let color = if kind & GREY == 0 {
             Color::Rgb
         } else {
@@ -447,10 +542,57 @@ impl<'a> Reader<'a> {
         if kind & !GREY == TENSOR {
             return Ok((Form::Tensor(self.tensor(color)?), color));
         }
-        let media = MediaType::from_id(kind & !GREY).ok_or(invalid("slot media type", kind))?;
-        let id = self.byte("slot text")?;
-        let text = Text::from_id(id).ok_or(invalid("slot text", id))?;
+        let media = MediaType::from_id(kind & !GREY).ok_or(FrameError::Invalid {
+            field: "slot media type",
+            value: kind.into(),
+        })?;
+        let text = self.text()?;
         Ok((Form::File { media, text }, color))
+    }
+
+    fn sound(&mut self, index: usize, limits: &Limits) -> Result<Slot, FrameError> {
+        let text = self.text()?;
+        let mut around = || self.bytes("bytes around a sound", limits.max_skeleton);
+        let (head, tail) = (around()?.to_vec(), around()?.to_vec());
+        let codec = self.byte("codec of a sound")?;
+        let [channels, width] = self.array("samples of a sound")?;
+        let rate = self.varint("rate of a sound")? as u32;
+        let count = self.varint("length of a sound")? as u32;
+        let samples = Samples {
+            channels,
+            width,
+            rate,
+            count,
+        };
+        if !samples.is_valid() {
+            return Err(FrameError::Invalid {
+                field: "channels, bytes, rate or length of a sound, of which the last",
+                value: count.into(),
+            });
+        }
+        let checked = samples.check(limits);
+        checked.map_err(|source| FrameError::Sound {
+            slot: index,
+            source,
+        })?;
+        let code = self.bytes("slot code length", limits.max_code)?.to_vec();
+        let code = match codec {
+            0 => Code::Flac(code),
+            1 => Code::Opus(code),
+            other => {
+                return Err(FrameError::Invalid {
+                    field: "codec of a sound",
+                    value: other.into(),
+                });
+            }
+        };
+        let sound = Sound {
+            head,
+            tail,
+            samples,
+            code,
+        };
+        Ok(Slot::Sound { text, sound })
     }
 
     fn tensor(&mut self, color: Color) -> Result<Tensor, FrameError> {
@@ -507,8 +649,13 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn slot(&mut self, index: usize, limits: &Limits) -> Result<Slot, FrameError> {
-        let (mut form, color) = self.form()?;
+    fn picture(
+        &mut self,
+        kind: u8,
+        index: usize,
+        limits: &Limits,
+    ) -> Result<PictureSlot, FrameError> {
+        let (mut form, color) = self.form(kind)?;
         let orientation = self.byte("slot orientation")?;
         if !(1..=8).contains(&orientation) {
             let value = orientation.into();
@@ -536,7 +683,7 @@ impl<'a> Reader<'a> {
         if let Form::Tensor(tensor) = &mut form {
             (tensor.width, tensor.height) = (width, height);
         }
-        Ok(Slot {
+        Ok(PictureSlot {
             form,
             width,
             height,
@@ -604,7 +751,42 @@ mod tests {
         ]
     }
 
+    fn sound() -> impl Strategy<Value = Slot> {
+        let bytes = || prop::collection::vec(any::<u8>(), 0..90);
+        (
+            text(),
+            (bytes(), bytes(), bytes()),
+            (1_u8..=8, 2_u8..=3, 1_u32..=96_000, 1_u32..100_000),
+            any::<bool>(),
+        )
+            .prop_map(|(text, (head, tail, code), samples, flac)| {
+                let (channels, width, rate, count) = samples;
+                Slot::Sound {
+                    text,
+                    sound: Sound {
+                        head,
+                        tail,
+                        samples: Samples {
+                            channels,
+                            width,
+                            rate,
+                            count,
+                        },
+                        code: if flac {
+                            Code::Flac(code)
+                        } else {
+                            Code::Opus(code)
+                        },
+                    },
+                }
+            })
+    }
+
     fn slot() -> impl Strategy<Value = Slot> {
+        prop_oneof![3 => picture().prop_map(Slot::Picture), 1 => sound()]
+    }
+
+    fn picture() -> impl Strategy<Value = PictureSlot> {
         (
             form(),
             (1_u32..5000, 1_u32..5000),
@@ -619,7 +801,7 @@ mod tests {
                     if let Form::Tensor(tensor) = &mut form {
                         (tensor.width, tensor.height, tensor.color) = (width, height, color);
                     }
-                    Slot {
+                    PictureSlot {
                         form,
                         width,
                         height,
@@ -687,18 +869,22 @@ mod tests {
             quality: 2,
             content_type: Some("image/jpeg".into()),
             skeleton: skeleton(Vec::new(), vec![0], true),
-            slots: vec![Slot {
-                form: Form::File {
-                    media: MediaType::Jpeg,
-                    text: Text::Raw,
-                },
-                width: 224,
-                height: 224,
-                color: Color::Rgb,
-                orientation: 6,
-                max_side: 0,
-                code: (0..40).collect(),
-            }],
+            slots: vec![Slot::Picture(small_picture())],
+        }
+    }
+
+    fn small_picture() -> PictureSlot {
+        PictureSlot {
+            form: Form::File {
+                media: MediaType::Jpeg,
+                text: Text::Raw,
+            },
+            width: 224,
+            height: 224,
+            color: Color::Rgb,
+            orientation: 6,
+            max_side: 0,
+            code: (0..40).collect(),
         }
     }
 
@@ -721,7 +907,7 @@ mod tests {
             body.extend_from_slice(&bytes);
             let sealed = sealed(body);
             if let Ok(frame) = Frame::decode(&sealed, &Limits::default()) {
-                let held = frame.skeleton.bytes.len() + frame.slots.iter().map(|s| s.code.len()).sum::<usize>();
+                let held = frame.skeleton.bytes.len() + frame.slots.iter().map(|s| s.code().len()).sum::<usize>();
                 prop_assert!(held <= sealed.len());
             }
         }
@@ -730,10 +916,10 @@ mod tests {
     #[test]
     fn costs_less_than_64_bytes() {
         let frame = small();
-        assert!(frame.encode().len() - frame.slots[0].code.len() < 56);
+        assert!(frame.encode().len() - frame.slots[0].code().len() < 56);
         let mut frame = frame;
         frame.skeleton.lengths.clear();
-        assert!(frame.encode().len() - frame.slots[0].code.len() < 44);
+        assert!(frame.encode().len() - frame.slots[0].code().len() < 44);
     }
 
     #[test]
@@ -774,8 +960,11 @@ mod tests {
     #[test]
     fn limits_are_named() {
         let mut frame = small();
-        frame.slots[0].width = 12_000;
-        frame.slots[0].height = 9000;
+        frame.slots[0] = Slot::Picture(PictureSlot {
+            width: 12_000,
+            height: 9000,
+            ..small_picture()
+        });
         let limits = Limits {
             max_side: 4096,
             ..Limits::default()
@@ -784,6 +973,31 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "slot 0: picture is 12000x9000, limit 4096 pixels a side"
+        );
+
+        let samples = Samples {
+            channels: 2,
+            width: 2,
+            rate: 48_000,
+            count: 500,
+        };
+        frame.slots[0] = Slot::Sound {
+            text: Text::Raw,
+            sound: Sound {
+                head: Vec::new(),
+                tail: Vec::new(),
+                samples,
+                code: Code::Flac(Vec::new()),
+            },
+        };
+        let limits = Limits {
+            max_samples: 999,
+            ..Limits::default()
+        };
+        let error = Frame::decode(&frame.encode(), &limits).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "slot 0: sound has 1000 samples, limit 999"
         );
 
         let limits = Limits {

@@ -8,7 +8,8 @@
 //! 4. [`entropy`] packs the symbols into a code,
 //! 5. [`frame`] carries the rest of the body and the codes across the link,
 //!
-//! and the edge takes the same steps backwards. Where a part of the model runs on the device,
+//! and the edge takes the same steps backwards. The samples of a sound have a codec of their own in
+//! [`sound`]. Where a part of the model runs on the device,
 //! [`interface`] makes the model's input of the photo and the answer of its outputs. [`describe`] is
 //! what an edge says of itself, [`profile`] what it says of its speed, [`protobuf`] how the messages of
 //! gRPC are read. Every size that arrives from
@@ -25,4 +26,5 @@ pub mod media;
 pub mod profile;
 pub mod protobuf;
 pub mod slot;
+pub mod sound;
 pub mod tensor;

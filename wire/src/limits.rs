@@ -11,6 +11,8 @@ pub struct Limits {
     pub max_side: u32,
     /// Area of a picture, in pixels.
     pub max_pixels: u64,
+    /// Samples of a sound, all channels together.
+    pub max_samples: u64,
     /// Inputs in one request.
     pub max_slots: usize,
     /// Bytes of a body without its inputs.
@@ -24,6 +26,7 @@ impl Default for Limits {
         Self {
             max_side: 16_384,
             max_pixels: 50_000_000,
+            max_samples: 32_000_000,
             max_slots: 16,
             max_skeleton: 1 << 20,
             max_code: 8 << 20,

@@ -17,7 +17,7 @@ use sidecod_edge::decode::torch::Engine;
 use sidecod_edge::decode::{self, Content};
 use sidecod_wire::bundle::Manifest;
 use sidecod_wire::entropy;
-use sidecod_wire::frame::Frame;
+use sidecod_wire::frame::{Frame, Slot};
 use sidecod_wire::limits::Limits;
 use sidecod_wire::media::{self, Color, Picture};
 
@@ -72,10 +72,10 @@ impl Decoding {
         &self.codec.bundle.manifest
     }
 
-    /// What the one slot of a frame decodes to.
+    /// What the one picture of a frame decodes to.
     pub fn content(&self, frame: &[u8]) -> Result<Content> {
         let frame = Frame::decode(frame, &Limits::default())?;
-        let [slot] = &frame.slots[..] else {
+        let [Slot::Picture(slot)] = &frame.slots[..] else {
             bail!("the frame has {} slots", frame.slots.len());
         };
         let bundle = &self.codec.bundle;

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sidecod_wire::media::MediaType;
 use sidecod_wire::slot::{Pointer, Preset, Tensors};
+use sidecod_wire::sound::SoundCodec;
 use sidecod_wire::tensor::{Element, Layout, Values};
 
 use super::Route;
@@ -90,8 +91,13 @@ impl Route {
             let fault = "shape = \"tensor\" needs datatype and shape, the body does not tell them";
             return Err(("tensor", fault.into()));
         }
+        let sound = match &self.sound {
+            Some(codec) => codec.parse().map_err(|fault| ("sound", fault))?,
+            None => SoundCodec::default(),
+        };
         Ok(Coding {
             shape,
+            sound,
             max_side: self.max_side,
             written_as: match self.render {
                 Render::Same => None,

@@ -8,7 +8,8 @@ use http::{HeaderMap, HeaderValue, header};
 use sidecod_wire::header::JSON_LENGTH;
 use sidecod_wire::limits::Limits;
 use sidecod_wire::media::Picture;
-use sidecod_wire::slot::{self, Found, Request, Shape, grpc};
+use sidecod_wire::slot::{self, Found, Request, Shape, Text, grpc};
+use sidecod_wire::sound::{Sound, SoundCodec, SoundError};
 
 use super::{ContentCodings, NotCoded};
 use crate::route;
@@ -26,7 +27,7 @@ pub struct Looked {
     pub is_grpc: bool,
     /// Where its inputs stand.
     pub found: Found,
-    /// Their width and height, as far as their headers tell.
+    /// Their width and height, as far as their headers tell; none of sounds.
     pub sizes: Vec<(u32, u32)>,
 }
 
@@ -96,6 +97,26 @@ impl Looked {
         let input = &self.found.inputs[index];
         let picture = input.form.read(&self.body[input.range.clone()], limits);
         picture.map_err(|source| NotCoded::Media {
+            slot: index,
+            source,
+        })
+    }
+
+    /// The sound of this index with its samples coded; `text` says how its file stands in the body.
+    ///
+    /// # Errors
+    /// [`NotCoded::Samples`].
+    pub fn sound(
+        &self,
+        index: usize,
+        text: Text,
+        codec: SoundCodec,
+        limits: &Limits,
+    ) -> Result<Sound, NotCoded> {
+        let file = text.read(&self.body[self.found.inputs[index].range.clone()]);
+        let sound = file.ok_or(SoundError::Unsupported);
+        let sound = sound.and_then(|file| Sound::of(&file, codec, limits));
+        sound.map_err(|source| NotCoded::Samples {
             slot: index,
             source,
         })

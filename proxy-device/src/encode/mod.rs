@@ -17,10 +17,11 @@ use bytes::Bytes;
 use sidecod_wire::bundle::{self, Bundle, BundleError};
 use sidecod_wire::describe::FILES;
 use sidecod_wire::entropy::{self, EntropyError};
-use sidecod_wire::frame::{Frame, Slot};
+use sidecod_wire::frame::{Frame, PictureSlot, Slot};
 use sidecod_wire::limits::Limits;
 use sidecod_wire::media::{self, MediaError, MediaType, Picture};
 use sidecod_wire::slot::{self, Form, Shape, SlotError};
+use sidecod_wire::sound::{SoundCodec, SoundError};
 
 use cores::Cores;
 
@@ -80,11 +81,19 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum NotCoded {
     /// There is no input in it.
-    #[error("no photo in the body")]
+    #[error("no photo and no sound in the body")]
     NoInput,
-    /// There is a sound in it, and nothing else.
-    #[error("{0} in the body, and no codec for sounds")]
+    /// There is a sound in it that is compressed already, and nothing else.
+    #[error("{0} in the body, and of sounds only WAV with samples of 16 or 24 bits is coded")]
     Sound(&'static str),
+    /// A sound is not coded.
+    #[error("input {slot}: {source}")]
+    Samples {
+        /// Index of the input, from 0.
+        slot: usize,
+        /// Why.
+        source: SoundError,
+    },
     /// There are several where one is wanted.
     #[error("{0} photos in the body, a model's answer is to one")]
     Several(usize),
@@ -130,7 +139,6 @@ impl NotCoded {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoInput => "no_input",
-            Self::Sound(_) => "sound",
             Self::Several(_) => "several_inputs",
             Self::Grpc => "grpc",
             Self::NoPart => "no_part",
@@ -143,8 +151,13 @@ impl NotCoded {
             Self::Media {
                 source: MediaError::TooLarge(_),
                 ..
+            }
+            | Self::Samples {
+                source: SoundError::TooLarge { .. },
+                ..
             } => "too_large",
             Self::Media { .. } => "damaged",
+            Self::Sound(_) | Self::Samples { .. } => "sound",
             Self::NotSmaller { .. } => "not_smaller",
             Self::Encoder(_) | Self::Entropy(_) => "encoder",
         }
@@ -160,6 +173,8 @@ pub struct Coding {
     pub max_side: u32,
     /// Media type in which the edge writes photos, if not their own.
     pub written_as: Option<MediaType>,
+    /// How the samples of sounds are coded.
+    pub sound: SoundCodec,
 }
 
 /// What crosses the link in place of a request's body.
@@ -304,9 +319,16 @@ impl Codec {
             ("media", Duration::ZERO),
             ("encode", Duration::ZERO),
             ("entropy", Duration::ZERO),
+            ("sound", Duration::ZERO),
         ];
         let mut slots = Vec::with_capacity(looked.found.inputs.len());
         for (index, input) in looked.found.inputs.iter().enumerate() {
+            if let Form::Sound(text) = input.form {
+                let sound = looked.sound(index, text, coding.sound, &self.limits)?;
+                slots.push(Slot::Sound { text, sound });
+                steps[3].1 += clock.lap();
+                continue;
+            }
             let picture = looked.read(index, &self.limits)?;
             let Picture {
                 width,
@@ -326,7 +348,7 @@ impl Codec {
             steps[1].1 += clock.lap();
             let code = entropy::encode(&symbols, &self.bundle.tables[quality])?;
             steps[2].1 += clock.lap();
-            slots.push(Slot {
+            slots.push(Slot::Picture(PictureSlot {
                 form,
                 width,
                 height,
@@ -334,9 +356,10 @@ impl Codec {
                 orientation,
                 max_side: coding.max_side,
                 code,
-            });
+            }));
         }
-        let forms = slots.iter().map(|slot| &slot.form);
+        steps.retain(|(_, took)| !took.is_zero());
+        let forms = slots.iter().map(Slot::form);
         let frame = Frame {
             bundle: self.bundle.digest.short(),
             quality: quality as u8,
@@ -366,17 +389,14 @@ fn smaller(crosses: usize, body: &[u8]) -> Result<(), NotCoded> {
 
 /// The content-type for the model server: the request's own, unless it tells the type of a photo
 /// that is the whole body and is written as another.
-fn content_type<'f>(
-    looked: &Looked,
-    mut forms: impl ExactSizeIterator<Item = &'f Form>,
-) -> Option<String> {
+fn content_type(looked: &Looked, mut forms: impl ExactSizeIterator<Item = Form>) -> Option<String> {
     let own = looked.content_type.as_deref()?;
     let is_image = own
         .trim_start()
         .get(..6)
         .is_some_and(|s| s.eq_ignore_ascii_case("image/"));
     let written = match (forms.len(), forms.next()) {
-        (1, Some(Form::File { media, .. })) if is_image => Some(*media),
+        (1, Some(Form::File { media, .. })) if is_image => Some(media),
         _ => None,
     };
     match (written, MediaType::sniff(&looked.body)) {

@@ -8,7 +8,7 @@ use sidecod_wire::bundle::{
     Bundle, BundleError, ENCODER, HEAD, LABELS, MANIFEST, MODEL, Point, TABLES,
 };
 use sidecod_wire::entropy;
-use sidecod_wire::frame::{Frame, Slot};
+use sidecod_wire::frame::{Frame, PictureSlot, Slot};
 use sidecod_wire::interface::{Labels, Whole};
 use sidecod_wire::limits::Limits;
 use sidecod_wire::media::Picture;
@@ -172,7 +172,7 @@ impl Head {
             orientation,
             ..
         } = input.picture;
-        let slot = Slot {
+        let slot = Slot::Picture(PictureSlot {
             form: input.form,
             width,
             height,
@@ -180,7 +180,7 @@ impl Head {
             orientation,
             max_side: 0,
             code,
-        };
+        });
         // The edge answers without the body, so that nothing of it has to cross.
         let frame = Frame {
             bundle: self.bundle.digest.short(),
@@ -312,6 +312,7 @@ impl Single {
             return Err(NotCoded::Grpc);
         }
         match &looked.found.inputs[..] {
+            // A sound has no pixels, which is said where they are read.
             [input] => Ok(Self {
                 form: input.form,
                 picture: looked.read(0, limits)?,

@@ -17,7 +17,7 @@ use super::estimate::Estimate;
 use super::option::{Kind, Offer};
 use super::report::{self, Decision, Measured, OptionReport, Predicted, Report, RouteReport};
 use super::settings::Settings;
-use super::state::{Size, State, class};
+use super::state::{Size, Source, State, class};
 use crate::encode::{Codec, Looked};
 use crate::relay::EdgeTime;
 
@@ -243,9 +243,15 @@ impl Planner {
             let edge_queue = waits(decoded, edge_queue);
             let total = device_queue + device + network + edge_queue + at_edge + upstream;
             let bounded = offer.max_device_ms.is_none_or(|most| device * 1e3 <= most);
+            // Only pictures have other options, and what is known to be kept is of pictures.
+            let keeps = if looked.pixels() > 0 {
+                choice.fidelity.keeps(&offer.floor)
+            } else {
+                matches!(choice.kind, Kind::Input { .. } | Kind::Passthrough)
+            };
             let predicted = Predicted {
                 option: choice.name.clone(),
-                allowed: choice.fidelity.keeps(&offer.floor) && bounded,
+                allowed: keeps && bounded,
                 device_queue_ms: device_queue * 1e3,
                 device_ms: device * 1e3,
                 bytes,
@@ -455,19 +461,23 @@ fn work(kind: Kind, offer: &Offer, looked: &Looked) -> f64 {
 fn size(kind: Kind, work: f64, looked: &Looked) -> Size {
     if let Kind::Head { .. } = kind {
         return Size {
-            source: None,
+            source: Source::Numbers,
             pixels: 1.0,
             bytes: 1.0,
         };
     }
     let source = match looked.found.inputs.first().map(|input| input.form) {
-        Some(Form::File { media, .. }) => Some(media),
-        _ => None,
+        Some(Form::File { media, .. }) => Source::Photo(media),
+        Some(Form::Sound(_)) => Source::Sound,
+        Some(Form::Tensor(_)) | None => Source::Numbers,
     };
+    let pixels = looked.pixels() as f64;
+    // Of sounds, which have no pixels, all is coded.
+    let share = if pixels > 0.0 { work / pixels } else { 1.0 };
     Size {
         source,
         pixels: work,
-        bytes: looked.sent as f64 * work / (looked.pixels() as f64).max(1.0),
+        bytes: looked.sent as f64 * share,
     }
 }
 

@@ -43,8 +43,8 @@ pub(super) struct OptionState {
     pub upstream: Mean,
     /// What the model server takes for a feature, in seconds.
     pub tail: Mean,
-    /// Bytes of its code over those of the input, by the kind of file that the input is.
-    bytes: HashMap<Option<MediaType>, Mean>,
+    /// Bytes of its code over those of the input, by what the input is.
+    bytes: HashMap<Source, Mean>,
     /// Bytes a pixel before any was seen.
     prior: f64,
     pub taken: Option<Instant>,
@@ -84,11 +84,22 @@ impl OptionState {
     }
 }
 
+/// What an input is, as far as its bytes compress in one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    /// A photo's file.
+    Photo(MediaType),
+    /// A sound's file.
+    Sound,
+    /// Numbers of a tensor, or of a feature.
+    Numbers,
+}
+
 /// How large an input is, as far as the bytes of its code go by it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Size {
-    /// The type of its file; none where it is numbers.
-    pub source: Option<MediaType>,
+    /// What it is.
+    pub source: Source,
     /// Pixels that are coded.
     pub pixels: f64,
     /// Bytes that the app sends for so many pixels.
@@ -172,7 +183,7 @@ mod tests {
             pixels: 50_000.0,
             bytes,
         };
-        let (jpeg, png) = (Some(MediaType::Jpeg), Some(MediaType::Png));
+        let [jpeg, png] = [MediaType::Jpeg, MediaType::Png].map(Source::Photo);
         assert!((option.bytes(&size(jpeg, 20_000.0)) - 5000.0).abs() < 1e-6);
         option.observe_bytes(&size(jpeg, 20_000.0), 10_000.0);
         option.observe_bytes(&size(png, 90_000.0), 9000.0);

@@ -21,7 +21,7 @@ use sidecod_sidecar::shutdown::{Shutdown, Trigger};
 use sidecod_sidecar::{Body, body};
 use sidecod_wire::bundle::{Bundle, MANIFEST, TABLES};
 use sidecod_wire::entropy::{self, Symbols};
-use sidecod_wire::frame::{self, Frame, Slot};
+use sidecod_wire::frame::{self, Frame, PictureSlot, Slot};
 use sidecod_wire::media::{Color, MediaType};
 use sidecod_wire::slot::{Form, Skeleton, Text};
 use tokio::net::{TcpListener, TcpStream};
@@ -47,7 +47,7 @@ pub fn symbols(bundle: &Bundle, width: u32, height: u32) -> Symbols {
 }
 
 pub fn slot(bundle: &Bundle, media: MediaType, width: u32, height: u32) -> Slot {
-    Slot {
+    Slot::Picture(PictureSlot {
         form: Form::File {
             media,
             text: Text::Raw,
@@ -58,7 +58,15 @@ pub fn slot(bundle: &Bundle, media: MediaType, width: u32, height: u32) -> Slot 
         orientation: 1,
         max_side: 0,
         code: entropy::encode(&symbols(bundle, width, height), &bundle.tables[0]).unwrap(),
-    }
+    })
+}
+
+/// The picture of a slot.
+pub fn coded(slot: &mut Slot) -> &mut PictureSlot {
+    let Slot::Picture(picture) = slot else {
+        panic!("no picture")
+    };
+    picture
 }
 
 /// A frame around one picture that is the whole body.

@@ -13,12 +13,10 @@ mod exif;
 mod jpeg;
 mod png;
 mod resize;
-mod sound;
 mod webp;
 
 use crate::limits::{Limits, TooLarge};
 pub use resize::coded_size;
-pub use sound::SoundType;
 
 /// Media type of a photo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

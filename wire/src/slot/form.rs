@@ -2,9 +2,16 @@
 
 use crate::limits::Limits;
 use crate::media::{self, MediaError, MediaType, Picture};
+use crate::sound::{SoundType, Wav};
 use crate::tensor::Tensor;
 
 use super::Text;
+
+/// What is said where a picture is wanted of a sound.
+const NO_PICTURE: MediaError = MediaError::Unsupported {
+    media: SoundType::Wav.mime(),
+    what: "a sound",
+};
 
 /// How an input is written in a body.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,24 +25,25 @@ pub enum Form {
     },
     /// The numbers of its pixels.
     Tensor(Tensor),
+    /// A sound's file, with samples that are coded; how its bytes stand in the body.
+    Sound(Text),
 }
 
 impl Form {
-    /// The form of a file, if its bytes are those of a photo.
-    pub(super) fn file(bytes: &[u8], text: Text) -> Option<Self> {
-        let media = MediaType::sniff(bytes)?;
-        Some(Self::File { media, text })
-    }
-
-    /// The form of a base64 text, if it is one of a photo.
-    pub(super) fn base64(letters: &[u8], text: Text) -> Option<Self> {
-        Self::file(&text.begin(letters)?, text)
+    /// The form of what stands in a body, if that is the file of a photo, or of a sound that is coded.
+    pub(super) fn of(bytes: &[u8], text: Text) -> Option<Self> {
+        let begin = text.begin(bytes)?;
+        if let Some(media) = MediaType::sniff(&begin) {
+            return Some(Self::File { media, text });
+        }
+        let wav = SoundType::sniff(&begin) == Some(SoundType::Wav);
+        (wav && Wav::parse(&text.read(bytes)?).is_some()).then_some(Self::Sound(text))
     }
 
     /// The pixels of an input, `bytes` being what stands in the body.
     ///
     /// # Errors
-    /// [`MediaError`] where the codec would not give it back faithfully. Nothing of the picture's
+    /// [`MediaError`] where the codec would not give it back faithfully, and where it is a sound. Nothing of the picture's
     /// size is allocated before `limits` have been checked.
     pub fn read(&self, bytes: &[u8], limits: &Limits) -> Result<Picture, MediaError> {
         match self {
@@ -47,6 +55,7 @@ impl Form {
                 media::decode(&file, limits)
             }
             Self::Tensor(tensor) => tensor.read(bytes, limits),
+            Self::Sound(_) => Err(NO_PICTURE),
         }
     }
 
@@ -57,17 +66,19 @@ impl Form {
         match self {
             Self::File { text, .. } => media::size(&text.read(bytes)?),
             Self::Tensor(tensor) => Some((tensor.width, tensor.height)),
+            Self::Sound(_) => None,
         }
     }
 
     /// What stands in the body for a picture.
     ///
     /// # Errors
-    /// [`MediaError::Encode`] if the media type cannot hold it.
+    /// [`MediaError`] if the media type cannot hold it, or is that of a sound.
     pub fn write(&self, picture: &Picture) -> Result<Vec<u8>, MediaError> {
         match self {
             Self::File { media, text } => Ok(text.write(media::encode(picture, *media)?)),
             Self::Tensor(tensor) => Ok(tensor.write(picture)),
+            Self::Sound(_) => Err(NO_PICTURE),
         }
     }
 

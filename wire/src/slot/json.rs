@@ -141,7 +141,7 @@ impl<'b> Document<'b> {
         match value.get().as_bytes()[0] {
             b'"' => {
                 if let Some((range, text)) = self.base64(value) {
-                    match Form::base64(&self.body[range.clone()], text) {
+                    match Form::of(&self.body[range.clone()], text) {
                         Some(form) => found.inputs.push(Input { range, form }),
                         None => found.hear(self.body, range, text, limits.max_slots),
                     }
@@ -165,7 +165,7 @@ impl<'b> Document<'b> {
     /// The photo in a string.
     pub(super) fn string(&self, value: &RawValue) -> Option<Input> {
         let (range, text) = self.base64(value)?;
-        let form = Form::base64(&self.body[range.clone()], text)?;
+        let form = Form::of(&self.body[range.clone()], text)?;
         Some(Input { range, form })
     }
 

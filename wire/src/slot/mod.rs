@@ -19,8 +19,8 @@ mod text;
 use std::ops::Range;
 
 use crate::limits::Limits;
-use crate::media::{MediaType, SoundType};
 use crate::protobuf;
+use crate::sound::SoundType;
 
 pub use form::Form;
 pub use shape::{Pointer, PointerError, Preset, Shape, Tensors};
@@ -47,7 +47,7 @@ pub struct Input {
     pub form: Form,
 }
 
-/// A sound in a body: there is no codec for it, so that it stays where it is.
+/// A sound in a body that is compressed already, so that it stays where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sound {
     /// Its bytes.
@@ -91,7 +91,7 @@ pub struct Found {
     pub measures: Vec<Measure>,
     /// Where the JSON ends whose length a header tells.
     pub json_end: Option<usize>,
-    /// The sounds, for whoever asks why they are not coded.
+    /// The sounds that are not among them, for whoever asks why they are not coded.
     pub sounds: Vec<Sound>,
 }
 
@@ -156,8 +156,9 @@ pub enum SlotError {
 
 /// Finds the inputs in a body.
 ///
-/// In every shape a body that is a photo is one, and so is every part of a `multipart/form-data`
-/// that is one; the bytes decide, not the declared type. What else is looked for is the shape's.
+/// In every shape a body that is a photo or a sound is one, and so is every part of a
+/// `multipart/form-data` that is one; the bytes decide, not the declared type. What else is looked for
+/// is the shape's.
 ///
 /// # Errors
 /// [`SlotError`] where the body cannot be read as what it says it is, or holds more than the limits
@@ -170,14 +171,12 @@ pub fn find(request: &Request, shape: &Shape, limits: &Limits) -> Result<Found, 
         Some(value) if grpc::is(value) && shape.inference => grpc::find(request, shape, limits)?,
         Some(value) if grpc::is(value) => Found::default(),
         Some(value) if multipart::is(value) => multipart::find(value, body, limits.max_slots)?,
-        _ if MediaType::sniff(body).is_some() => {
-            whole(body, Form::file(body, Text::Raw), Text::Raw)
-        }
+        _ if let Some(form) = Form::of(body, Text::Raw) => whole(body, Some(form), Text::Raw),
         _ if shape.inference => oip::find(request, shape, limits)?,
         _ if shape.base64_body
             && let Some(text) = text::sniff(body) =>
         {
-            whole(body, Form::base64(body, text), text)
+            whole(body, Form::of(body, text), text)
         }
         _ if !shape.pointers.is_empty() => json::find(body, shape, limits)?,
         _ if shape.tensors.is_some() => oip::body(request, shape, limits),

@@ -52,7 +52,7 @@ pub(super) fn find(content_type: &str, body: &[u8], max_slots: usize) -> Result<
             .ok_or(SlotError::Multipart("the last boundary is missing"))?;
         // A part without content: its boundary's line break is the one that ended its headers.
         let range = start..end.max(start);
-        if let Some(form) = Form::file(&body[range.clone()], Text::Raw)
+        if let Some(form) = Form::of(&body[range.clone()], Text::Raw)
             && let Some(length) = content_length(body, headers..start, range.len())
         {
             let index = found.inputs.len();

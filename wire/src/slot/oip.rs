@@ -201,7 +201,7 @@ impl<'r> Finder<'r> {
 
     /// An element of type BYTES. Whether it is a photo's file.
     pub(super) fn file(&mut self, range: Range<usize>) -> Result<bool, SlotError> {
-        match Form::file(&self.body[range.clone()], Text::Raw) {
+        match Form::of(&self.body[range.clone()], Text::Raw) {
             Some(form) => self.push(range, form).map(|()| true),
             None => Ok(false),
         }

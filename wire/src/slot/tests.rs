@@ -1,5 +1,5 @@
 use super::*;
-use crate::media::{self, Color, Picture};
+use crate::media::{self, Color, MediaType, Picture};
 use crate::tensor::{Element, Layout, Values};
 use proptest::prelude::*;
 
@@ -445,7 +445,7 @@ fn base64_is_written_as_it_was_read() {
                 let written = text.write(file.clone());
                 assert_eq!(text::sniff(&written), Some(text), "{written:?}");
                 assert_eq!(text.read(&written).unwrap(), &file[..]);
-                assert!(Form::base64(&written, text).is_some());
+                assert!(Form::of(&written, text).is_some());
             }
         }
     }

@@ -65,7 +65,7 @@ impl Classical {
     }
 
     /// The request with all its photos written by this codec. A photo that would become larger
-    /// stays as it is.
+    /// stays as it is, and so does a sound.
     ///
     /// # Errors
     /// [`NotCoded`]; tensors are no files, and bodies that do not become smaller stay as they are.
@@ -77,21 +77,29 @@ impl Classical {
         for (index, input) in looked.found.inputs.iter().enumerate() {
             let slot = index;
             let failed = |source| NotCoded::Media { slot, source };
-            let Form::File { text, .. } = input.form else {
-                return Err(failed(MediaError::Unsupported {
-                    media: self.media().mime(),
-                    what: "a tensor",
-                }));
+            let same = &looked.body[input.range.clone()];
+            let text = match input.form {
+                Form::File { text, .. } => text,
+                Form::Tensor(_) => {
+                    return Err(failed(MediaError::Unsupported {
+                        media: self.media().mime(),
+                        what: "a tensor",
+                    }));
+                }
+                Form::Sound(_) => {
+                    parts.push(same.to_vec());
+                    forms.push(input.form);
+                    continue;
+                }
             };
             let picture = looked.read(index, limits)?;
             steps[0].1 += clock.lap();
             let written = text.write(self.encode(&picture).map_err(failed)?);
-            let (form, part) = if written.len() < input.range.len() {
+            let (form, part) = if written.len() < same.len() {
                 let media = self.media();
                 (Form::File { media, text }, written)
             } else {
-                let same = looked.body[input.range.clone()].to_vec();
-                (input.form, same)
+                (input.form, same.to_vec())
             };
             parts.push(part);
             forms.push(form);
@@ -102,7 +110,7 @@ impl Classical {
         Ok(Coded {
             crossing: Crossing::Body {
                 body: Bytes::from(filled.body),
-                content_type: content_type(looked, forms.iter()),
+                content_type: content_type(looked, forms.iter().copied()),
                 json_length: filled.json_length,
             },
             steps,

@@ -1,4 +1,4 @@
-//! Sounds are told apart, and cross as they are: there is no codec for them.
+//! The types of sounds, by their first bytes.
 
 /// Type of a sound's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl SoundType {
 
     /// The name that IANA registers, or what is written in its place.
     #[must_use]
-    pub fn mime(self) -> &'static str {
+    pub const fn mime(self) -> &'static str {
         match self {
             Self::Wav => "audio/wav",
             Self::Flac => "audio/flac",

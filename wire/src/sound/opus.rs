@@ -1,0 +1,123 @@
+//! Samples with loss: packets of Opus (RFC 6716), one for each 60 ms.
+
+use std::fmt::Display;
+
+use opus_pure::{Application, MAX_PACKET_BYTES, OpusDecoder, OpusEncoder, RateControl};
+
+use super::{Samples, SoundError};
+use crate::protobuf;
+
+fn failed(reason: &dyn Display) -> SoundError {
+    SoundError::Codec {
+        codec: "Opus",
+        reason: reason.to_string(),
+    }
+}
+
+/// Whether there is Opus for such samples.
+pub(super) fn takes(samples: &Samples) -> bool {
+    samples.channels <= 2 && [8000, 12_000, 16_000, 24_000, 48_000].contains(&samples.rate)
+}
+
+/// Samples of each channel in a packet.
+fn packet(samples: &Samples) -> usize {
+    samples.rate as usize * 60 / 1000
+}
+
+/// Packets for these samples, `kbits` kilobits a second.
+pub(super) fn encode(bytes: &[u8], samples: &Samples, kbits: u16) -> Result<Vec<u8>, SoundError> {
+    let (channels, packet) = (usize::from(samples.channels), packet(samples));
+    // What it does to speech for ears, models need not.
+    let encoder = OpusEncoder::new(samples.rate as i32, channels, Application::Audio);
+    let mut encoder = encoder.map_err(|error| failed(&error))?;
+    encoder.bitrate_bps = i32::from(kbits) * 1000;
+    encoder.rate_control = RateControl::Vbr;
+    encoder.lsb_depth = i32::from(samples.width) * 8;
+    let delay = encoder.lookahead();
+    let mut code = Vec::new();
+    protobuf::put_varint(&mut code, delay as u64);
+    let mut written = vec![0; MAX_PACKET_BYTES];
+    let mut block = vec![0.0; packet * channels];
+    let mut rest = bytes.chunks_exact(samples.width.into());
+    for _ in 0..packets(samples, delay) {
+        for sample in &mut block {
+            *sample = rest.next().map_or(0.0, float);
+        }
+        let length = encoder.encode(&block, packet, &mut written);
+        let length = length.map_err(|error| failed(&error))?;
+        protobuf::put_varint(&mut code, length as u64);
+        code.extend_from_slice(&written[..length]);
+    }
+    Ok(code)
+}
+
+/// How many packets there are, of which the first begins `delay` samples too early.
+fn packets(samples: &Samples, delay: usize) -> usize {
+    (samples.count as usize + delay).div_ceil(packet(samples))
+}
+
+/// A sample between -1 and 1.
+fn float(bytes: &[u8]) -> f32 {
+    let mut high = [0; 4];
+    high[4 - bytes.len()..].copy_from_slice(bytes);
+    i32::from_le_bytes(high) as f32 / -(i32::MIN as f32)
+}
+
+/// Appends the samples of packets, if they are so many.
+pub(super) fn decode(code: &[u8], samples: &Samples, file: &mut Vec<u8>) -> Result<(), SoundError> {
+    if !takes(samples) {
+        return Err(failed(&"has no such samples"));
+    }
+    let (channels, packet) = (usize::from(samples.channels), packet(samples));
+    let decoder = OpusDecoder::new(samples.rate as i32, channels);
+    let mut decoder = decoder.map_err(|error| failed(&error))?;
+    let mut rest = code;
+    let delay = varint(&mut rest)?;
+    if delay > packet {
+        return Err(failed(&"the first sample is none of the first packet"));
+    }
+    let mut skip = delay * channels;
+    let mut left = samples.all() as usize;
+    let mut block = vec![0.0; packet * channels];
+    for _ in 0..packets(samples, delay) {
+        let length = varint(&mut rest)?;
+        let (now, behind) = rest
+            .split_at_checked(length)
+            .filter(|(now, _)| !now.is_empty())
+            .ok_or_else(|| failed(&"a packet is missing"))?;
+        rest = behind;
+        let count = decoder
+            .decode(now, packet, &mut block)
+            .map_err(|error| failed(&error))?;
+        if count != packet {
+            return Err(failed(&format!(
+                "a packet has {count} samples, not {packet}"
+            )));
+        }
+        let some = &block[skip..];
+        let some = &some[..left.min(some.len())];
+        for &sample in some {
+            write(sample, samples.width, file);
+        }
+        left -= some.len();
+        skip = 0;
+    }
+    if rest.is_empty() {
+        Ok(())
+    } else {
+        Err(failed(&"there are more packets than samples"))
+    }
+}
+
+/// Appends a sample that was between -1 and 1, or little beyond.
+fn write(sample: f32, width: u8, file: &mut Vec<u8>) {
+    let most = f64::from(1_i32 << (8 * width - 1));
+    let value = (f64::from(sample) * most).round().clamp(-most, most - 1.0);
+    file.extend_from_slice(&(value as i32).to_le_bytes()[..width.into()]);
+}
+
+fn varint(rest: &mut &[u8]) -> Result<usize, SoundError> {
+    let (value, bytes) = protobuf::varint(rest).ok_or_else(|| failed(&"a number is missing"))?;
+    *rest = &rest[bytes..];
+    value.try_into().map_err(|error| failed(&error))
+}
