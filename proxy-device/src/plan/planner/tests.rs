@@ -151,6 +151,31 @@ async fn the_bound_of_the_device_and_the_floor_hold() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_options_a_sound_has_the_codec_and_passthrough() {
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../examples/speech/young-man.wav"
+    );
+    let file = Bytes::from(std::fs::read(file).unwrap());
+    let shape = sidecod_wire::slot::Preset::Auto.shape();
+    let headers = HeaderMap::new();
+    let looked = Looked::new(&headers, file, 1 << 20, &shape, &Limits::default()).unwrap();
+    // What it asks for only passthrough keeps, of photos.
+    let world = World {
+        looked,
+        ..World::new("floor = { agreement = 0.99 }")
+    };
+    let mut taken = [0; 3];
+    for _ in 0..20 {
+        taken[world.request(0.5).await] += 1;
+    }
+    assert!(taken[0] >= 15 && taken[1] == 0, "{taken:?}");
+    // As many bytes as before, by what was seen and not by pixels.
+    let codec = &world.last().options[0];
+    assert!((codec.bytes - OPTIONS[0].1).abs() < 1.0, "{codec:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_waits_counts() {
     let world = World::new("");
     for _ in 0..12 {
