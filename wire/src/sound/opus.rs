@@ -27,7 +27,7 @@ fn packet(samples: &Samples) -> usize {
 /// Packets for these samples, `kbits` kilobits a second.
 pub(super) fn encode(bytes: &[u8], samples: &Samples, kbits: u16) -> Result<Vec<u8>, SoundError> {
     let (channels, packet) = (usize::from(samples.channels), packet(samples));
-    // What it does to speech for ears, models need not.
+    // For `Voip` it would filter speech first, as ears like it.
     let encoder = OpusEncoder::new(samples.rate as i32, channels, Application::Audio);
     let mut encoder = encoder.map_err(|error| failed(&error))?;
     encoder.bitrate_bps = i32::from(kbits) * 1000;
