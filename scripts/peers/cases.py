@@ -272,7 +272,7 @@ PEERS = (
         Request("openai", "WAV in base64 in a chat, as FLAC", ("speech/client.py", "--chat"), BASE64, SOUNDS),
     ),
     speech(
-        # PocketSphinx hears the other one differently from 12 to 64 kbit/s.
+        # The other one, which it gets wrong anyway, PocketSphinx hears differently.
         Request("auto", "WAV in a form, as Opus of 16 kbit/s", ("speech/client.py",), "the part's content", SOUNDS[1:]),
         settings=(
             'route=[{ name = "t", path = "/v1/audio/transcriptions", sound = "opus:16", timeout_ms = 120000 }]',
