@@ -26,22 +26,27 @@ pub fn list(folder: &Path, split: Option<&str>) -> Result<Vec<PathBuf>> {
                 })
                 .collect()
         }
-        None => std::fs::read_dir(folder)
-            .with_context(|| format!("cannot read {}", folder.display()))?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| {
-                let extension = path
-                    .extension()
-                    .and_then(|e| e.to_str())
-                    .unwrap_or_default()
-                    .to_lowercase();
-                matches!(&extension[..], "jpg" | "jpeg" | "png" | "webp")
-            })
-            .collect(),
+        None => files(folder, &["jpg", "jpeg", "png", "webp"])?,
     };
     photos.sort();
     ensure!(!photos.is_empty(), "no photos in {}", folder.display());
     Ok(photos)
+}
+
+/// The files of a folder that have one of these extensions, in no order.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn files(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let named = paths.filter(|path| {
+        let extension = path.extension().unwrap_or_default();
+        let mut known = extensions.iter();
+        known.any(|known| extension.eq_ignore_ascii_case(known))
+    });
+    Ok(named.collect())
 }
 
 /// The pixels of a photo.

@@ -1,7 +1,7 @@
 //! What sounds cross as: bytes, times and how near the samples come back, by the code of the sidecars.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +11,8 @@ use sidecod_wire::frame::{Frame, Slot};
 use sidecod_wire::limits::Limits;
 use sidecod_wire::slot::{Skeleton, Text};
 use sidecod_wire::sound::{Samples, Sound, SoundCodec, Wav};
+
+use crate::photos;
 
 /// What one codec gave, over all sounds.
 #[derive(Debug, Clone, Serialize)]
@@ -60,7 +62,9 @@ struct Sums {
 /// # Errors
 /// If the folder has no WAV file, or one is not of samples that are coded.
 pub fn measure(folder: &Path, codecs: &[SoundCodec]) -> Result<Report> {
-    let files = files(folder)?;
+    let mut files = photos::files(folder, &["wav"])?;
+    files.sort();
+    ensure!(!files.is_empty(), "no WAV files in {}", folder.display());
     let bar = ProgressBar::new(files.len() as u64).with_style(ProgressStyle::with_template(
         "{bar:30} {pos}/{len} sounds, {eta} left",
     )?);
@@ -99,20 +103,6 @@ pub fn measure(folder: &Path, codecs: &[SoundCodec]) -> Result<Report> {
         file_bytes: bytes as f64 / count,
         codecs: rows.collect(),
     })
-}
-
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .with_context(|| format!("cannot read {}", folder.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            let extension = path.extension().unwrap_or_default();
-            extension.eq_ignore_ascii_case("wav")
-        })
-        .collect();
-    files.sort();
-    ensure!(!files.is_empty(), "no WAV files in {}", folder.display());
-    Ok(files)
 }
 
 fn one(file: &[u8], wav: &Wav, codec: SoundCodec, sums: &mut Sums) -> Result<()> {

@@ -75,6 +75,15 @@ async fn server() -> (String, Asked) {
     (address, asked)
 }
 
+/// Both programs with these routes, and a server behind them.
+async fn start(routes: &str) -> (Stack, Asked) {
+    let (address, asked) = server().await;
+    let upstream = format!("upstream=[{{name=\"default\", url=\"http://{address}\"}}]");
+    let routes = routes.replace('\n', " ");
+    let stack = Stack::start(&["--set", &routes], &["--set", &upstream]).await;
+    (stack.expect("a stack"), asked)
+}
+
 fn photo(name: &str) -> Vec<u8> {
     std::fs::read(workspace().join("examples/photos").join(name)).expect("a photo of the examples")
 }
@@ -223,19 +232,25 @@ fn json_cases() -> Vec<Case> {
 /// Two photos as a tensor of type BYTES.
 fn elements() -> Vec<u8> {
     let files = [photo("goldfish.jpg"), photo("dam.jpg")];
-    let element = |file: &Vec<u8>| [&(file.len() as u32).to_le_bytes()[..], file].concat();
-    files.iter().flat_map(element).collect()
+    files.iter().flat_map(|file| element(file)).collect()
+}
+
+/// A file in a tensor of type BYTES.
+fn element(file: &[u8]) -> Vec<u8> {
+    [&(file.len() as u32).to_le_bytes()[..], file].concat()
+}
+
+/// An inference request with one binary tensor, and the length of its JSON.
+fn inference(dims: &str, datatype: &str, data: &[u8]) -> (String, Vec<u8>) {
+    let json = format!(
+        r#"{{"inputs":[{{"name":"x","shape":[{dims}],"datatype":"{datatype}","parameters":{{"binary_data_size":{}}}}}],"parameters":{{"binary_data_output":true}}}}"#,
+        data.len()
+    );
+    let length = json.len().to_string();
+    (length, [json.as_bytes(), data].concat())
 }
 
 fn binary_cases() -> Vec<Case> {
-    let oip = |dims: &str, datatype: &str, data: &[u8]| {
-        let json = format!(
-            r#"{{"inputs":[{{"name":"x","shape":[{dims}],"datatype":"{datatype}","parameters":{{"binary_data_size":{}}}}}],"parameters":{{"binary_data_output":true}}}}"#,
-            data.len()
-        );
-        let length = json.len().to_string();
-        (length, [json.as_bytes(), data].concat())
-    };
     let mut cases = Vec::new();
     for (dims, datatype, data, inputs) in [
         (
@@ -258,7 +273,7 @@ fn binary_cases() -> Vec<Case> {
         ),
         ("2,1", "BYTES", elements(), 2),
     ] {
-        let (length, body) = oip(dims, datatype, &data);
+        let (length, body) = inference(dims, datatype, &data);
         for coding in ["", "gzip"] {
             let mut headers = vec![(JSON_LENGTH, length.clone())];
             let mut sent = body.clone();
@@ -371,12 +386,7 @@ async fn coded(client: &Client, stack: &Stack) -> usize {
 
 #[tokio::test]
 async fn all_but_the_pixels_arrives_as_it_was_sent() {
-    let (address, asked) = server().await;
-    let upstream = format!("upstream=[{{name=\"default\", url=\"http://{address}\"}}]");
-    let routes = ROUTES.replace('\n', " ");
-    let stack = Stack::start(&["--set", &routes], &["--set", &upstream])
-        .await
-        .expect("a stack");
+    let (stack, asked) = start(ROUTES).await;
     let client = Client::default();
     let url = format!("http://{}", stack.device.address("reverse"));
     for (index, case) in json_cases().into_iter().chain(binary_cases()).enumerate() {
@@ -425,12 +435,7 @@ async fn all_but_the_pixels_arrives_as_it_was_sent() {
 
 #[tokio::test]
 async fn a_route_may_have_photos_written_as_another_type() {
-    let (address, asked) = server().await;
-    let upstream = format!("upstream=[{{name=\"default\", url=\"http://{address}\"}}]");
-    let routes = ROUTES.replace('\n', " ");
-    let stack = Stack::start(&["--set", &routes], &["--set", &upstream])
-        .await
-        .expect("a stack");
+    let (stack, asked) = start(ROUTES).await;
     let url = format!("http://{}/bmp", stack.device.address("reverse"));
     let file = photo("goldfish.jpg");
     let answer = Client::default()

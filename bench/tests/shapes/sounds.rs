@@ -32,28 +32,13 @@ fn form(sound: &[u8]) -> Vec<u8> {
     [head.as_bytes(), sound, b"\r\n--b--\r\n"].concat()
 }
 
-/// An inference request with a sound in a tensor of type BYTES, and the length of its JSON.
-fn tensor(sound: &[u8]) -> (String, Vec<u8>) {
-    let element = [&(sound.len() as u32).to_le_bytes()[..], sound].concat();
-    let json = format!(
-        r#"{{"inputs":[{{"name":"x","shape":[1],"datatype":"BYTES","parameters":{{"binary_data_size":{}}}}}]}}"#,
-        element.len()
-    );
-    (json.len().to_string(), [json.as_bytes(), &element].concat())
-}
-
 #[tokio::test]
 async fn the_server_gets_the_very_sound() {
-    let (address, asked) = server().await;
-    let upstream = format!("upstream=[{{name=\"default\", url=\"http://{address}\"}}]");
-    let routes = ROUTES.replace('\n', " ");
-    let stack = Stack::start(&["--set", &routes], &["--set", &upstream])
-        .await
-        .expect("a stack");
+    let (stack, asked) = start(ROUTES).await;
     let client = Client::default();
     let url = format!("http://{}", stack.device.address("reverse"));
     let (sound, photo) = (wav(), photo("goldfish.jpg"));
-    let (length, inference) = tensor(&sound);
+    let (length, tensor) = inference("1", "BYTES", &element(&sound));
     let json = || vec![("content-type", "application/json".to_owned())];
     let part = || {
         let value = "multipart/form-data; boundary=b";
@@ -83,8 +68,8 @@ async fn the_server_gets_the_very_sound() {
             "tensor",
             "/oip",
             vec![(JSON_LENGTH, length)],
-            inference.clone(),
-            inference,
+            tensor.clone(),
+            tensor,
         ),
     ]
     .into_iter()
@@ -115,12 +100,7 @@ async fn the_server_gets_the_very_sound() {
 
 #[tokio::test]
 async fn a_route_may_have_sounds_cross_with_loss() {
-    let (address, asked) = server().await;
-    let upstream = format!("upstream=[{{name=\"default\", url=\"http://{address}\"}}]");
-    let routes = ROUTES.replace('\n', " ");
-    let stack = Stack::start(&["--set", &routes], &["--set", &upstream])
-        .await
-        .expect("a stack");
+    let (stack, asked) = start(ROUTES).await;
     let client = Client::default();
     let url = format!("http://{}/small", stack.device.address("reverse"));
     let page = format!("http://{}/metrics", stack.device.address("admin"));

@@ -43,8 +43,8 @@ impl Form {
     /// The pixels of an input, `bytes` being what stands in the body.
     ///
     /// # Errors
-    /// [`MediaError`] where the codec would not give it back faithfully, and where it is a sound. Nothing of the picture's
-    /// size is allocated before `limits` have been checked.
+    /// [`MediaError`] where the codec would not give it back faithfully, and where it is a sound.
+    /// Nothing of the picture's size is allocated before `limits` have been checked.
     pub fn read(&self, bytes: &[u8], limits: &Limits) -> Result<Picture, MediaError> {
         match self {
             Self::File { media, text } => {

@@ -10,6 +10,12 @@ const UPSTREAM: f64 = 0.02;
 /// Seconds on the device, bytes and seconds at the edge of the coded and the classical option.
 const OPTIONS: [(f64, f64, f64); 2] = [(0.015, 6000.0, 0.06), (0.004, 16_000.0, 0.0)];
 
+/// A body that is one input.
+fn looked(file: Bytes) -> Looked {
+    let shape = sidecod_wire::slot::Preset::Auto.shape();
+    Looked::new(&HeaderMap::new(), file, 1 << 20, &shape, &Limits::default()).unwrap()
+}
+
 /// A planner whose requests take what a made world says.
 struct World {
     planner: Arc<Planner>,
@@ -36,12 +42,9 @@ impl World {
             rgb: rgb.collect(),
         };
         let file = Bytes::from(encode(&picture, MediaType::Jpeg).unwrap());
-        let shape = sidecod_wire::slot::Preset::Auto.shape();
-        let headers = HeaderMap::new();
-        let looked = Looked::new(&headers, file, 1 << 20, &shape, &Limits::default()).unwrap();
         Self {
             planner: Arc::new(Planner::new(offers, &codec, &Settings::default())),
-            looked,
+            looked: looked(file),
             edge: "edge".into(),
         }
     }
@@ -156,13 +159,9 @@ async fn of_options_a_sound_has_the_codec_and_passthrough() {
         env!("CARGO_MANIFEST_DIR"),
         "/../examples/speech/young-man.wav"
     );
-    let file = Bytes::from(std::fs::read(file).unwrap());
-    let shape = sidecod_wire::slot::Preset::Auto.shape();
-    let headers = HeaderMap::new();
-    let looked = Looked::new(&headers, file, 1 << 20, &shape, &Limits::default()).unwrap();
     // What it asks for only passthrough keeps, of photos.
     let world = World {
-        looked,
+        looked: looked(std::fs::read(file).unwrap().into()),
         ..World::new("floor = { agreement = 0.99 }")
     };
     let mut taken = [0; 3];
