@@ -73,8 +73,9 @@ pub fn measure(folder: &Path, codecs: &[SoundCodec]) -> Result<Report> {
     for path in &files {
         let name = || path.display().to_string();
         let file = std::fs::read(path).with_context(name)?;
-        let wav = Wav::parse(&file)
-            .with_context(|| format!("{}: no WAV file with samples of 16 or 24 bits", name()))?;
+        let wav = Wav::parse(&file).with_context(|| {
+            format!("{}: no WAV file with samples of 16, 24 or 32 bits", name())
+        })?;
         seconds += f64::from(wav.samples.count) / f64::from(wav.samples.rate);
         bytes += file.len();
         for (codec, sums) in codecs.iter().zip(&mut all) {
@@ -145,6 +146,9 @@ fn one(file: &[u8], wav: &Wav, codec: SoundCodec, sums: &mut Sums) -> Result<()>
 fn snr(before: &[u8], after: &[u8], samples: &Samples) -> f64 {
     let width = usize::from(samples.width);
     let number = |bytes: &[u8]| {
+        if let Some(float) = bytes.as_array() {
+            return f64::from(f32::from_le_bytes(*float));
+        }
         let mut high = [0; 4];
         high[4 - width..].copy_from_slice(bytes);
         f64::from(i32::from_le_bytes(high))

@@ -163,20 +163,45 @@ fn frames(code: &[u8], corpus: &Corpus) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A WAV file of a fifth of a second.
-fn sound() -> Vec<u8> {
-    let samples: Vec<u8> = (0_i16..1600)
-        .flat_map(|at| ((at % 80 - 40) * (at % 300)).to_le_bytes())
-        .collect();
-    let format = [1, 0, 1, 0, 0x40, 0x1f, 0, 0, 0x80, 0x3e, 0, 0, 2, 0, 16, 0];
+/// A WAV file of a fifth of a second, of whole numbers of 16 bits.
+fn whole() -> Vec<u8> {
+    sound(1, &numbers().flat_map(i16::to_le_bytes).collect::<Vec<_>>())
+}
+
+/// The same of floating-point numbers: whole ones divided.
+fn floats(divisor: f32) -> Vec<u8> {
+    let floats = numbers().map(|number| f32::from(number) / divisor);
+    sound(3, &floats.flat_map(f32::to_le_bytes).collect::<Vec<_>>())
+}
+
+fn numbers() -> impl Iterator<Item = i16> {
+    (0_i16..1600).map(|at| (at % 80 - 40) * (at % 300))
+}
+
+fn sound(kind: u8, samples: &[u8]) -> Vec<u8> {
+    let width = (samples.len() / numbers().count()) as u8;
+    let (rate, bytes) = (8000_u32, 8000 * u32::from(width));
+    let format = [
+        &[kind, 0, 1, 0][..],
+        &rate.to_le_bytes(),
+        &bytes.to_le_bytes(),
+        &[width, 0, width * 8, 0],
+    ]
+    .concat();
+    let length = (samples.len() as u32).to_le_bytes();
     let head = [&b"RIFF\xa4\x0c\0\0WAVEfmt \x10\0\0\0"[..], &format];
-    [&head.concat(), &b"data\x80\x0c\0\0"[..], &samples].concat()
+    [&head.concat(), &b"data"[..], &length, samples].concat()
 }
 
 fn sounds(corpus: &Corpus) -> std::io::Result<()> {
-    for (name, codec) in [("flac", SoundCodec::Flac), ("opus", SoundCodec::Opus(16))] {
+    for (name, codec, file) in [
+        ("flac", SoundCodec::Flac, whole()),
+        ("opus", SoundCodec::Opus(16), whole()),
+        ("float", SoundCodec::Flac, floats(32_768.0)),
+        ("pcm", SoundCodec::Flac, floats(32_767.0)),
+    ] {
         let text = Text::Raw;
-        let sound = Sound::of(&sound(), codec, &Limits::default()).expect("a sound");
+        let sound = Sound::of(&file, codec, &Limits::default()).expect("a sound");
         let frame = Frame {
             bundle: *b"bundle00",
             quality: 0,
@@ -254,7 +279,7 @@ fn bodies(corpus: &Corpus) -> std::io::Result<()> {
     for (name, head, body) in [
         ("png", [0, 1, 0], png.clone()),
         ("jpeg", [0, 1, 0], jpeg),
-        ("wav", [0, 0, 0], sound()),
+        ("wav", [0, 0, 0], whole()),
         ("form", [0, 4, 0], form),
         ("base64", [1, 3, 0], base64.clone().into_bytes()),
         ("tf", [2, 2, 0], format!(r#"{{"instances":[{{"b64":"{base64}"}}]}}"#).into_bytes()),

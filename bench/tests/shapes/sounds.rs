@@ -14,6 +14,29 @@ fn wav() -> Vec<u8> {
     std::fs::read(workspace().join("examples/speech/young-man.wav")).expect("a sound")
 }
 
+/// The same sound as floating-point numbers.
+fn floats() -> Vec<u8> {
+    let file = wav();
+    let Wav { range, samples } = Wav::parse(&file).expect("a sound");
+    let (numbers, _) = file[range].as_chunks();
+    let float = |number: &[u8; 2]| f32::from(i16::from_le_bytes(*number)) / 32_768.0;
+    let data: Vec<u8> = numbers
+        .iter()
+        .flat_map(|n| float(n).to_le_bytes())
+        .collect();
+    let (rate, bytes) = (samples.rate.to_le_bytes(), (samples.rate * 4).to_le_bytes());
+    let format = [&[3, 0, 1, 0][..], &rate, &bytes, &[4, 0, 32, 0]].concat();
+    let length = (data.len() as u32).to_le_bytes();
+    [
+        &b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0"[..],
+        &format,
+        b"data",
+        &length,
+        &data,
+    ]
+    .concat()
+}
+
 fn chat(photo: &[u8], sound: &[u8]) -> Vec<u8> {
     format!(
         r#"{{"messages":[{{"content":[{{"type":"input_audio","input_audio":{{"data":"{}","format":"wav"}}}},{{"image_url":{{"url":"data:image/jpeg;base64,{}"}}}}]}}],"n":1}}"#,
@@ -48,6 +71,7 @@ async fn the_server_gets_the_very_sound() {
     let packed = [raw(), vec![("content-encoding", "gzip".to_owned())]].concat();
     for (index, (what, path, headers, sent, plain)) in [
         ("body", "/speech", raw(), sound.clone(), sound.clone()),
+        ("floats", "/speech", raw(), floats(), floats()),
         ("gzip", "/speech", packed, gzip(&sound), sound.clone()),
         ("form", "/speech", part(), form(&sound), form(&sound)),
         (

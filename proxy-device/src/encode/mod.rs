@@ -84,7 +84,7 @@ pub enum NotCoded {
     #[error("no photo and no sound in the body")]
     NoInput,
     /// There is a sound in it that is compressed already, and nothing else.
-    #[error("{0} in the body, and of sounds only WAV with samples of 16 or 24 bits is coded")]
+    #[error("{0} in the body, and of sounds only WAV with samples of 16, 24 or 32 bits is coded")]
     Sound(&'static str),
     /// A sound is not coded.
     #[error("input {slot}: {source}")]

@@ -23,9 +23,9 @@
 //!     u8       text, as of a file
 //!     bytes    what stands in the file before the samples
 //!     bytes    what stands behind them
-//!     u8       codec: 0 FLAC, 1 Opus
+//!     u8       codec: 0 FLAC, 1 Opus, 2 samples as they are
 //!     u8       channels, 1 to 8
-//!     u8       bytes of a sample, 2 or 3
+//!     u8       bytes of a sample: 2 or 3; 4, a floating-point number
 //!     varint   samples of a channel in a second
 //!     varint   samples of each channel
 //!     bytes    code

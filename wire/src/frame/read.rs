@@ -281,6 +281,7 @@ impl<'a> Reader<'a> {
         let code = match codec {
             0 => Code::Flac(code),
             1 => Code::Opus(code),
+            2 => Code::Pcm(code),
             other => {
                 return Err(FrameError::Invalid {
                     field: "codec of a sound",

@@ -65,10 +65,10 @@ fn sound() -> impl Strategy<Value = Slot> {
     (
         text(),
         (bytes(), bytes(), bytes()),
-        (1_u8..=8, 2_u8..=3, 1_u32..=96_000, 1_u32..100_000),
-        any::<bool>(),
+        (1_u8..=8, 2_u8..=4, 1_u32..=96_000, 1_u32..100_000),
+        0_usize..3,
     )
-        .prop_map(|(text, (head, tail, code), samples, flac)| {
+        .prop_map(|(text, (head, tail, code), samples, codec)| {
             let (channels, width, rate, count) = samples;
             Slot::Sound {
                 text,
@@ -81,11 +81,7 @@ fn sound() -> impl Strategy<Value = Slot> {
                         rate,
                         count,
                     },
-                    code: if flac {
-                        Code::Flac(code)
-                    } else {
-                        Code::Opus(code)
-                    },
+                    code: [Code::Flac, Code::Opus, Code::Pcm][codec](code),
                 },
             }
         })

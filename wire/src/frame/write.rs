@@ -70,6 +70,7 @@ fn put_sound(out: &mut Vec<u8>, text: Text, sound: &Sound) {
     let codec = match sound.code {
         Code::Flac(_) => 0,
         Code::Opus(_) => 1,
+        Code::Pcm(_) => 2,
     };
     let Samples {
         channels,

@@ -1,9 +1,10 @@
 //! Sounds as bytes and as samples.
 //!
 //! Of the types of files that are [told](SoundType), those with samples as they are ([`wav`]) are coded:
-//! as FLAC, which loses nothing, or as Opus, where a route asks for it. What stands in the file before
-//! and behind the samples crosses as it is, so that the edge writes the same file again, with FLAC to
-//! the last bit. The other types are compressed already.
+//! as FLAC, which loses nothing, or as Opus, where a route asks for it; samples that the one does not
+//! take cross as they are. What stands in the file before and behind the samples crosses as it is, so
+//! that the edge writes the same file again, but for Opus to the last bit. The other types are
+//! compressed already.
 
 mod flac;
 mod kind;
@@ -18,6 +19,9 @@ use crate::limits::Limits;
 pub use kind::SoundType;
 pub use wav::Wav;
 
+/// Bytes of a sample that is a floating-point number.
+const FLOAT: u8 = 4;
+
 /// Kilobits a second that Opus takes.
 const OPUS_KBITS: std::ops::RangeInclusive<u16> = 6..=510;
 
@@ -27,8 +31,8 @@ pub enum SoundCodec {
     /// Without loss.
     #[default]
     Flac,
-    /// Opus, of so many kilobits a second, all channels together. Where it has no such sampling rate,
-    /// or there are more than two channels: FLAC.
+    /// Opus, of so many kilobits a second, all channels together. Where it has no sampling rate that is
+    /// near enough, or there are more than two channels: FLAC.
     Opus(u16),
 }
 
@@ -65,7 +69,8 @@ impl fmt::Display for SoundCodec {
 pub struct Samples {
     /// Channels, whose samples take turns; 1 to 8.
     pub channels: u8,
-    /// Bytes of a sample, a signed number, little-endian; 2 or 3.
+    /// Bytes of a sample, little-endian: 2 or 3, a signed number; 4, a floating-point number, 1 of which
+    /// is full scale.
     pub width: u8,
     /// Samples of a channel in a second, at most 96,000.
     pub rate: u32,
@@ -102,7 +107,7 @@ impl Samples {
     /// Whether there can be such.
     pub(crate) fn is_valid(&self) -> bool {
         (1..=8).contains(&self.channels)
-            && (2..=3).contains(&self.width)
+            && (2..=FLOAT).contains(&self.width)
             && (1..=flac::MAX_RATE).contains(&self.rate)
             && self.count > 0
     }
@@ -116,6 +121,8 @@ pub enum Code {
     /// Packets of Opus: how many samples of each channel come before the first, then each packet, all
     /// numbers as varints.
     Opus(Vec<u8>),
+    /// The samples as they stand in the file.
+    Pcm(Vec<u8>),
 }
 
 impl Code {
@@ -123,7 +130,7 @@ impl Code {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         match self {
-            Self::Flac(bytes) | Self::Opus(bytes) => bytes,
+            Self::Flac(bytes) | Self::Opus(bytes) | Self::Pcm(bytes) => bytes,
         }
     }
 
@@ -133,6 +140,7 @@ impl Code {
         match self {
             Self::Flac(_) => "FLAC",
             Self::Opus(_) => "Opus",
+            Self::Pcm(_) => "PCM",
         }
     }
 }
@@ -153,8 +161,8 @@ pub struct Sound {
 /// Why a sound is not coded, or not decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SoundError {
-    /// It is no WAV file with samples of 16 or 24 bits.
-    #[error("no WAV file with samples of 16 or 24 bits")]
+    /// It is no WAV file with samples of 16, 24 or 32 bits.
+    #[error("no WAV file with samples of 16, 24 or 32 bits")]
     Unsupported,
     /// It is longer than the limits allow, or its code is.
     #[error("sound has {value} {what}, limit {limit}")]
@@ -187,10 +195,13 @@ impl Sound {
         samples.check(limits)?;
         let bytes = &file[wav.range.clone()];
         let code = match codec {
-            SoundCodec::Opus(kbits) if opus::takes(&samples) => {
+            SoundCodec::Opus(kbits) if opus::takes(bytes, &samples) => {
                 Code::Opus(opus::encode(bytes, &samples, kbits)?)
             }
-            _ => Code::Flac(flac::encode(bytes, &samples)?),
+            _ => match flac::bits(bytes, &samples) {
+                Some(bits) => Code::Flac(flac::encode(bytes, &samples, bits)?),
+                None => Code::Pcm(bytes.to_vec()),
+            },
         };
         let (value, limit) = (code.bytes().len() as u64, limits.max_code as u64);
         if value > limit {
@@ -216,6 +227,13 @@ impl Sound {
         match &self.code {
             Code::Flac(code) => flac::decode(code, &self.samples, &mut file)?,
             Code::Opus(code) => opus::decode(code, &self.samples, &mut file)?,
+            Code::Pcm(code) if code.len() == bytes => file.extend_from_slice(code),
+            Code::Pcm(code) => {
+                return Err(SoundError::Codec {
+                    codec: "PCM",
+                    reason: format!("{} bytes of samples, not {bytes}", code.len()),
+                });
+            }
         }
         file.extend_from_slice(&self.tail);
         Ok(file)

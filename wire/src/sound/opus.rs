@@ -1,10 +1,14 @@
 //! Samples with loss: packets of Opus (RFC 6716), one for each 60 ms.
+//!
+//! Samples at a rate a little below one that Opus has, such as 44.1 kHz, are coded as if they were of
+//! that one, 48 kHz, and so a little slower: nothing has to be resampled, and as many samples come back
+//! as there were.
 
 use std::fmt::Display;
 
 use opus_pure::{Application, MAX_PACKET_BYTES, OpusDecoder, OpusEncoder, RateControl};
 
-use super::{Samples, SoundError};
+use super::{FLOAT, Samples, SoundError};
 use crate::protobuf;
 
 fn failed(reason: &dyn Display) -> SoundError {
@@ -14,32 +18,71 @@ fn failed(reason: &dyn Display) -> SoundError {
     }
 }
 
-/// Whether there is Opus for such samples.
-pub(super) fn takes(samples: &Samples) -> bool {
-    samples.channels <= 2 && [8000, 12_000, 16_000, 24_000, 48_000].contains(&samples.rate)
+/// What is said of samples that are not taken.
+const NONE: &str = "has no such samples";
+
+/// Largest sample that is coded, in parts of full scale.
+const LOUDEST: f32 = 4.0;
+
+/// Whether there is Opus for these samples.
+pub(super) fn takes(bytes: &[u8], samples: &Samples) -> bool {
+    let finite = || {
+        let mut numbers = bytes.chunks_exact(samples.width.into()).map(float);
+        samples.width < FLOAT || numbers.all(|sample| sample.abs() <= LOUDEST)
+    };
+    stream(samples).is_some() && finite()
 }
 
-/// Samples of each channel in a packet.
-fn packet(samples: &Samples) -> usize {
-    samples.rate as usize * 60 / 1000
+/// What Opus takes samples for.
+#[derive(Clone, Copy)]
+struct Stream {
+    /// Samples of a channel in a second.
+    rate: u32,
+    channels: usize,
+    /// Samples of each channel in a packet.
+    packet: usize,
+}
+
+impl Stream {
+    /// How many packets there are, of which the first begins `delay` samples too early.
+    fn packets(self, samples: &Samples, delay: usize) -> usize {
+        (samples.count as usize + delay).div_ceil(self.packet)
+    }
+}
+
+/// What Opus takes these samples for; none where their rate is none of its own, nor up to a tenth below.
+fn stream(samples: &Samples) -> Option<Stream> {
+    let mut rates = [8000, 12_000, 16_000, 24_000, 48_000].into_iter();
+    let rate = rates.find(|&rate| (rate - rate / 10..=rate).contains(&samples.rate))?;
+    (samples.channels <= 2).then_some(Stream {
+        rate,
+        channels: samples.channels.into(),
+        packet: rate as usize * 60 / 1000,
+    })
 }
 
 /// Packets for these samples, `kbits` kilobits a second.
 pub(super) fn encode(bytes: &[u8], samples: &Samples, kbits: u16) -> Result<Vec<u8>, SoundError> {
-    let (channels, packet) = (usize::from(samples.channels), packet(samples));
+    let stream = stream(samples).ok_or_else(|| failed(&NONE))?;
+    let Stream {
+        rate,
+        channels,
+        packet,
+    } = stream;
     // For `Voip` it would filter speech first, as ears like it.
-    let encoder = OpusEncoder::new(samples.rate as i32, channels, Application::Audio);
+    let encoder = OpusEncoder::new(rate as i32, channels, Application::Audio);
     let mut encoder = encoder.map_err(|error| failed(&error))?;
-    encoder.bitrate_bps = i32::from(kbits) * 1000;
+    let bits = u64::from(kbits) * 1000 * u64::from(rate) / u64::from(samples.rate);
+    encoder.bitrate_bps = bits as i32;
     encoder.rate_control = RateControl::Vbr;
-    encoder.lsb_depth = i32::from(samples.width) * 8;
+    encoder.lsb_depth = i32::from(samples.width.min(3)) * 8;
     let delay = encoder.lookahead();
     let mut code = Vec::new();
     protobuf::put_varint(&mut code, delay as u64);
     let mut written = vec![0; MAX_PACKET_BYTES];
     let mut block = vec![0.0; packet * channels];
     let mut rest = bytes.chunks_exact(samples.width.into());
-    for _ in 0..packets(samples, delay) {
+    for _ in 0..stream.packets(samples, delay) {
         for sample in &mut block {
             *sample = rest.next().map_or(0.0, float);
         }
@@ -51,13 +94,11 @@ pub(super) fn encode(bytes: &[u8], samples: &Samples, kbits: u16) -> Result<Vec<
     Ok(code)
 }
 
-/// How many packets there are, of which the first begins `delay` samples too early.
-fn packets(samples: &Samples, delay: usize) -> usize {
-    (samples.count as usize + delay).div_ceil(packet(samples))
-}
-
-/// A sample between -1 and 1.
+/// A sample, as a rule between -1 and 1.
 fn float(bytes: &[u8]) -> f32 {
+    if let Some(number) = bytes.as_array() {
+        return f32::from_le_bytes(*number);
+    }
     let mut high = [0; 4];
     high[4 - bytes.len()..].copy_from_slice(bytes);
     i32::from_le_bytes(high) as f32 / -(i32::MIN as f32)
@@ -65,11 +106,13 @@ fn float(bytes: &[u8]) -> f32 {
 
 /// Appends the samples of packets, if they are so many.
 pub(super) fn decode(code: &[u8], samples: &Samples, file: &mut Vec<u8>) -> Result<(), SoundError> {
-    if !takes(samples) {
-        return Err(failed(&"has no such samples"));
-    }
-    let (channels, packet) = (usize::from(samples.channels), packet(samples));
-    let decoder = OpusDecoder::new(samples.rate as i32, channels);
+    let stream = stream(samples).ok_or_else(|| failed(&NONE))?;
+    let Stream {
+        rate,
+        channels,
+        packet,
+    } = stream;
+    let decoder = OpusDecoder::new(rate as i32, channels);
     let mut decoder = decoder.map_err(|error| failed(&error))?;
     let mut rest = code;
     let delay = varint(&mut rest)?;
@@ -79,7 +122,7 @@ pub(super) fn decode(code: &[u8], samples: &Samples, file: &mut Vec<u8>) -> Resu
     let mut skip = delay * channels;
     let mut left = samples.all() as usize;
     let mut block = vec![0.0; packet * channels];
-    for _ in 0..packets(samples, delay) {
+    for _ in 0..stream.packets(samples, delay) {
         let length = varint(&mut rest)?;
         let (now, behind) = rest
             .split_at_checked(length)
@@ -109,8 +152,12 @@ pub(super) fn decode(code: &[u8], samples: &Samples, file: &mut Vec<u8>) -> Resu
     }
 }
 
-/// Appends a sample that was between -1 and 1, or little beyond.
+/// Appends a sample; of whole numbers one between -1 and 1.
 fn write(sample: f32, width: u8, file: &mut Vec<u8>) {
+    if width == FLOAT {
+        file.extend_from_slice(&sample.to_le_bytes());
+        return;
+    }
     let most = f64::from(1_i32 << (8 * width - 1));
     let value = (f64::from(sample) * most).round().clamp(-most, most - 1.0);
     file.extend_from_slice(&(value as i32).to_le_bytes()[..width.into()]);

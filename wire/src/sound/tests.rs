@@ -7,7 +7,7 @@ use crate::slot::{self, Form, Preset, Text};
 /// Speech-like samples: tones whose loudness changes, and some noise.
 fn samples(samples: &Samples) -> Vec<u8> {
     let mut seed = 7_u32;
-    let most = f64::from(1_i32 << (8 * samples.width - 1));
+    let most = f64::from(1_i32 << (8 * samples.width.min(3) - 1));
     let mut bytes = Vec::new();
     for at in 0..samples.count {
         let time = f64::from(at) / f64::from(samples.rate);
@@ -18,8 +18,12 @@ fn samples(samples: &Samples) -> Vec<u8> {
             let tone = |harmonic: f64| (time * harmonic * pitch * std::f64::consts::TAU).sin();
             let loud = 0.5 + 0.5 * (time * 9.0).sin();
             let value = loud * (0.3 * tone(1.0) + 0.2 * tone(2.0) + 0.1 * tone(5.0)) + 0.01 * noise;
-            let value = (value * most) as i32;
-            bytes.extend_from_slice(&value.to_le_bytes()[..samples.width.into()]);
+            let whole = (value * most) as i32;
+            let bytes_of = match samples.width {
+                FLOAT => (value as f32).to_le_bytes(),
+                _ => whole.to_le_bytes(),
+            };
+            bytes.extend_from_slice(&bytes_of[..samples.width.into()]);
         }
     }
     bytes
@@ -35,7 +39,8 @@ fn chunk(name: &[u8], bytes: &[u8]) -> Vec<u8> {
 
 fn format_chunk(samples: &Samples) -> Vec<u8> {
     let block = u16::from(samples.channels) * u16::from(samples.width);
-    let mut format = vec![1, 0, samples.channels, 0];
+    let kind = if samples.width == FLOAT { 3 } else { 1 };
+    let mut format = vec![kind, 0, samples.channels, 0];
     format.extend(samples.rate.to_le_bytes());
     format.extend((samples.rate * u32::from(block)).to_le_bytes());
     format.extend(block.to_le_bytes());
@@ -45,10 +50,14 @@ fn format_chunk(samples: &Samples) -> Vec<u8> {
 
 /// A file with chunks before and behind its samples.
 fn wav(samples: &Samples) -> Vec<u8> {
+    wav_of(samples, &self::samples(samples))
+}
+
+fn wav_of(samples: &Samples, data: &[u8]) -> Vec<u8> {
     let chunks = [
         chunk(b"LIST", b"INFOabc"),
         chunk(b"fmt ", &format_chunk(samples)),
-        chunk(b"data", &self::samples(samples)),
+        chunk(b"data", data),
         chunk(b"id3 ", b"end"),
     ]
     .concat();
@@ -65,12 +74,25 @@ fn speech() -> Samples {
     }
 }
 
-/// Ratio of signal to what differs, in dB, of samples of 16 bits.
-fn snr(a: &[u8], b: &[u8]) -> f64 {
+/// Floating-point samples as programs make them of whole numbers.
+fn divided(numbers: impl IntoIterator<Item = i32>, by: f32) -> Vec<u8> {
+    let numbers = numbers.into_iter();
+    numbers
+        .flat_map(|number| (number as f32 / by).to_le_bytes())
+        .collect()
+}
+
+/// Ratio of signal to what differs, in dB, of samples of so many bytes.
+fn snr(a: &[u8], b: &[u8], width: u8) -> f64 {
     let numbers = |bytes: &[u8]| -> Vec<f64> {
-        let pairs = bytes.chunks_exact(2);
-        pairs
-            .map(|pair| f64::from(i16::from_le_bytes([pair[0], pair[1]])))
+        let samples = bytes.chunks_exact(width.into());
+        samples
+            .map(|sample| match *sample {
+                [a, b] => f64::from(i16::from_le_bytes([a, b])),
+                [a, b, c] => f64::from(i32::from_le_bytes([0, a, b, c])),
+                [a, b, c, d] => f64::from(f32::from_le_bytes([a, b, c, d])),
+                _ => unreachable!(),
+            })
             .collect()
     };
     let (a, b) = (numbers(a), numbers(b));
@@ -85,7 +107,7 @@ proptest! {
     #[test]
     fn flac_gives_every_file_back(
         channels in 1_u8..=8,
-        width in 2_u8..=3,
+        width in 2_u8..=4,
         rate in prop_oneof![Just(8000_u32), Just(16_000), Just(44_100), 1_u32..=96_000],
         count in prop_oneof![1_u32..40, 4000_u32..9000],
     ) {
@@ -95,11 +117,36 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_an_error_or_samples(bytes in prop::collection::vec(any::<u8>(), 0..400), opus in any::<bool>()) {
-        let code = if opus { Code::Opus(bytes) } else { Code::Flac(bytes) };
-        let sound = Sound { head: Vec::new(), tail: Vec::new(), samples: speech(), code };
+    fn floating_point_samples_are_given_back_whatever_they_are(
+        bits in prop::collection::vec(any::<u32>(), 1..200),
+        small in prop::collection::vec(-32_768_i32..32_768, 1..200),
+        large in prop::collection::vec(-(1_i32 << 23)..1 << 23, 1..200),
+    ) {
+        let any: Vec<u8> = bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
+        for (data, name) in [
+            (any, None),
+            (divided(small, 32_768.0), Some("FLAC")),
+            (divided(large, 8_388_608.0), Some("FLAC")),
+        ] {
+            let format = Samples { width: FLOAT, count: data.len() as u32 / 4, ..speech() };
+            let file = wav_of(&format, &data);
+            let sound = Sound::of(&file, SoundCodec::Flac, &Limits::default()).unwrap();
+            prop_assert!(name.is_none_or(|name| sound.code.name() == name));
+            prop_assert_eq!(sound.file().unwrap(), file);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_an_error_or_samples(
+        bytes in prop::collection::vec(any::<u8>(), 0..400),
+        codec in 0_usize..3,
+        width in 2_u8..=4,
+    ) {
+        let code = [Code::Flac, Code::Opus, Code::Pcm][codec](bytes);
+        let samples = Samples { width, ..speech() };
+        let sound = Sound { head: Vec::new(), tail: Vec::new(), samples, code };
         if let Ok(file) = sound.file() {
-            prop_assert_eq!(file.len() as u64, speech().bytes());
+            prop_assert_eq!(file.len() as u64, samples.bytes());
         }
     }
 
@@ -124,7 +171,7 @@ fn noise_is_given_back_too() {
         })
         .collect();
     for bytes in [noise, [0, 0x80, 0xff, 0x7f].repeat(20_000), vec![0; 80_000]] {
-        let code = flac::encode(&bytes, &format).unwrap();
+        let code = flac::encode(&bytes, &format, 16).unwrap();
         let mut file = Vec::new();
         flac::decode(&code, &format, &mut file).unwrap();
         assert_eq!(file, bytes);
@@ -134,7 +181,16 @@ fn noise_is_given_back_too() {
 
 #[test]
 fn opus_is_smaller_and_in_time() {
-    for (channels, width, rate) in [(1, 2, 16_000), (2, 2, 48_000), (1, 3, 8000)] {
+    for (channels, width, rate) in [
+        (1, 2, 16_000),
+        (2, 2, 48_000),
+        (1, 3, 8000),
+        (2, 2, 44_100),
+        (1, 2, 22_050),
+        (1, 3, 11_025),
+        (1, 4, 16_000),
+        (2, 4, 44_100),
+    ] {
         let format = Samples {
             channels,
             width,
@@ -151,17 +207,15 @@ fn opus_is_smaller_and_in_time() {
         let range = Wav::parse(&file).unwrap().range;
         assert_eq!(back[..range.start], file[..range.start]);
         assert_eq!(back[range.end..], file[range.end..]);
-        if width == 2 {
-            // One sample too early or too late would leave less.
-            let snr = snr(&file[range.clone()], &back[range]);
-            assert!(snr > 8.0, "{rate}: {snr:.1} dB");
-        }
+        // One sample too early or too late would leave less.
+        let snr = snr(&file[range.clone()], &back[range], width);
+        assert!(snr > 8.0, "{rate}: {snr:.1} dB");
     }
 }
 
 #[test]
 fn what_opus_has_not_is_flac() {
-    for (channels, rate) in [(1, 44_100), (3, 48_000)] {
+    for (channels, rate) in [(1, 32_000), (1, 96_000), (1, 7000), (3, 48_000)] {
         let format = Samples {
             channels,
             width: 2,
@@ -172,6 +226,37 @@ fn what_opus_has_not_is_flac() {
         let sound = Sound::of(&file, SoundCodec::Opus(32), &Limits::default()).unwrap();
         assert_eq!(sound.code.name(), "FLAC");
         assert_eq!(sound.file().unwrap(), file);
+    }
+}
+
+#[test]
+fn floating_point_samples_may_be_louder_than_full_scale_but_must_be_numbers() {
+    let format = Samples {
+        width: FLOAT,
+        ..speech()
+    };
+    let quiet = samples(&format);
+    let data: Vec<u8> = {
+        let (numbers, _) = quiet.as_chunks();
+        let louder = |number: &[u8; 4]| (f32::from_le_bytes(*number) * 3.0).to_le_bytes();
+        numbers.iter().flat_map(louder).collect()
+    };
+    let code = |data: &[u8]| {
+        let file = wav_of(&format, data);
+        Sound::of(&file, SoundCodec::Opus(32), &Limits::default()).unwrap()
+    };
+    let sound = code(&data);
+    assert_eq!(sound.code.name(), "Opus");
+    let file = sound.file().unwrap();
+    let range = Wav::parse(&file).unwrap().range;
+    let snr = snr(&data, &file[range], FLOAT);
+    assert!(snr > 8.0, "{snr:.1} dB");
+    for odd in [f32::NAN, f32::INFINITY, -1e9] {
+        let mut data = data.clone();
+        data[400..404].copy_from_slice(&odd.to_le_bytes());
+        let sound = code(&data);
+        assert_eq!(sound.code.name(), "PCM", "{odd}");
+        assert_eq!(sound.file().unwrap(), wav_of(&format, &data), "{odd}");
     }
 }
 
@@ -202,8 +287,13 @@ fn the_longer_name_of_a_format_is_read() {
         [&b"RIFF\0\0\0\0WAVE"[..], &chunks].concat()
     };
     assert_eq!(Wav::parse(&file(&long)).unwrap().samples, format);
-    // Floating-point numbers.
+    // Floating-point numbers have 32 bits.
     long[24] = 3;
+    assert_eq!(Wav::parse(&file(&long)), None);
+    long[12..16].copy_from_slice(&[4, 0, 32, 0]);
+    let wav = Wav::parse(&file(&long)).unwrap();
+    assert_eq!((wav.samples.width, wav.samples.count), (FLOAT, 20_000));
+    long[24] = 7;
     assert_eq!(Wav::parse(&file(&long)), None);
 }
 
@@ -218,7 +308,8 @@ fn other_files_are_not_coded() {
     // The format begins behind a chunk of 7 bytes.
     let at = 12 + 16 + 8;
     for (name, found) in [
-        ("float", with(at, &[3, 0])),
+        ("half floats", with(at, &[3, 0])),
+        ("mu-law", with(at, &[7, 0])),
         ("8 bits", with(at + 14, &[8, 0])),
         ("no channels", with(at + 2, &[0, 0])),
         ("gaps", with(at + 12, &[4, 0])),
@@ -234,8 +325,16 @@ fn other_files_are_not_coded() {
 #[test]
 fn damaged_codes_are_errors() {
     let file = wav(&speech());
-    for codec in [SoundCodec::Flac, SoundCodec::Opus(24)] {
-        let sound = Sound::of(&file, codec, &Limits::default()).unwrap();
+    let odd = Samples {
+        width: FLOAT,
+        ..speech()
+    };
+    for (codec, file) in [
+        (SoundCodec::Flac, &file),
+        (SoundCodec::Opus(24), &file),
+        (SoundCodec::Flac, &wav(&odd)),
+    ] {
+        let sound = Sound::of(file, codec, &Limits::default()).unwrap();
         let with = |code: Vec<u8>, count| Sound {
             samples: Samples {
                 count,
@@ -244,6 +343,7 @@ fn damaged_codes_are_errors() {
             code: match sound.code {
                 Code::Flac(_) => Code::Flac(code),
                 Code::Opus(_) => Code::Opus(code),
+                Code::Pcm(_) => Code::Pcm(code),
             },
             ..sound.clone()
         };

@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
-use super::Samples;
+use super::{FLOAT, Samples};
 
-/// Samples as they are.
+/// Samples as whole numbers.
 const PCM: u16 = 1;
+/// Samples as floating-point numbers.
+const IEEE_FLOAT: u16 = 3;
 /// The format is told by the first bytes of a longer name.
 const EXTENSIBLE: u16 = 0xfffe;
 /// The rest of that name, for the formats that have a number.
@@ -21,8 +23,9 @@ pub struct Wav {
 }
 
 impl Wav {
-    /// Reads a file's chunks; none where they are not those of samples of 16 or 24 bits. The length of
-    /// the samples may be longer than the file, as those who write to a pipe leave it.
+    /// Reads a file's chunks; none where they are not those of samples of 16 or 24 bits, or of floating-point
+    /// ones of 32. The length of the samples may be longer than the file, as those who write to a pipe
+    /// leave it.
     #[must_use]
     pub fn parse(file: &[u8]) -> Option<Self> {
         if !file.starts_with(b"RIFF") || file.get(8..12)? != b"WAVE" {
@@ -60,23 +63,23 @@ impl Wav {
 /// How samples are written, by a chunk that says it; their number is still 0.
 fn format(chunk: &[u8]) -> Option<Samples> {
     let number = |at: usize| Some(u16::from_le_bytes(*chunk.get(at..)?.first_chunk()?));
-    let is_pcm = match number(0)? {
-        PCM => true,
-        EXTENSIBLE => number(24)? == PCM && chunk.get(26..40)? == NUMBERED,
-        _ => false,
+    let kind = match number(0)? {
+        EXTENSIBLE if chunk.get(26..40)? == NUMBERED => number(24)?,
+        kind => kind,
     };
     let (channels, bits) = (number(2)?, number(14)?);
     let rate = u32::from_le_bytes(*chunk.get(4..)?.first_chunk()?);
-    let width = match bits {
-        16 => 2,
-        24 => 3,
+    let width = match (kind, bits) {
+        (PCM, 16) => 2,
+        (PCM, 24) => 3,
+        (IEEE_FLOAT, 32) => FLOAT,
         _ => return None,
     };
     // A block without gaps.
-    let whole = number(12)? == channels.checked_mul(width)?;
-    (is_pcm && whole).then_some(Samples {
+    let whole = number(12)? == channels.checked_mul(width.into())?;
+    whole.then_some(Samples {
         channels: channels.try_into().ok()?,
-        width: width as u8,
+        width,
         rate,
         count: 0,
     })
