@@ -31,6 +31,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// photo, so that a long round trip does not slow an upload.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// What it may send in one frame: a device sends so much where its link is quick.
+const FRAME: u32 = 64 << 10;
 
 /// Bounds of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -183,6 +185,7 @@ impl Http {
             .max_pending_accept_reset_streams(Some(limits.max_streams as usize))
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
         Self {

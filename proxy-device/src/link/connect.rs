@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,6 +24,7 @@ use tokio::time::timeout;
 
 use super::SetUpError;
 use super::counted::Counted;
+use super::pace::{Pace, Pieces, Watch};
 use crate::config;
 use crate::relay::edge_error;
 
@@ -51,7 +53,35 @@ pub(super) struct Connect {
 }
 
 /// A connection, and the task that ends with it.
-pub(super) type Connected = (SendRequest<Body>, JoinHandle<()>);
+pub(super) type Connected = (Sender, JoinHandle<()>);
+
+/// Sends requests over a connection.
+#[derive(Clone)]
+pub(super) struct Sender {
+    requests: SendRequest<Pieces>,
+    pace: Arc<Pace>,
+}
+
+/// A request that got no answer: itself, where nothing of it was sent, and why.
+pub(super) type Unanswered = (Option<Request<Body>>, hyper::Error);
+
+impl Sender {
+    /// Sends a request.
+    pub fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Incoming>, Unanswered>> + use<> {
+        let request = request.map(|body| Pieces::new(body, self.pace.clone()));
+        let answer = self.requests.try_send_request(request);
+        async {
+            answer.await.map_err(|mut error| {
+                let request = error.take_message();
+                let request = request.map(|request| request.map(Pieces::into_inner));
+                (request, error.into_error())
+            })
+        }
+    }
+}
 
 /// The kind of the error of an edge that is starting or ending.
 pub(super) const NOT_READY: &str = "not-ready";
@@ -105,15 +135,17 @@ impl Connect {
     async fn handshake(&self, url: &BaseUrl, address: SocketAddr) -> Result<Connected, BoxError> {
         let stream = self.own.note(TcpStream::connect(address).await?)?;
         SockRef::from(stream.socket()).set_tcp_notsent_lowat(UNSENT)?;
-        let stream = Counted::new(stream);
-        match &self.tls {
-            None => http2(address, stream).await,
-            Some(tls) => http2(address, tls.open(url.host_and_port().0, stream).await?).await,
-        }
+        let (watch, pace) = Watch::new();
+        let stream = Counted::new(stream, watch);
+        let (requests, connection) = match &self.tls {
+            None => http2(address, stream).await?,
+            Some(tls) => http2(address, tls.open(url.host_and_port().0, stream).await?).await?,
+        };
+        Ok((Sender { requests, pace }, connection))
     }
 
     /// Asks the edge whether it would take requests.
-    async fn probe(&self, url: &BaseUrl, mut sender: SendRequest<Body>) -> Result<(), BoxError> {
+    async fn probe(&self, url: &BaseUrl, mut sender: Sender) -> Result<(), BoxError> {
         let root = format!("http://{}/", url.authority());
         let mut request = Request::post(root).body(empty())?;
         let headers = request.headers_mut();
@@ -121,7 +153,7 @@ impl Connect {
         if let Some(token) = &self.token {
             headers.insert(TOKEN, token.clone());
         }
-        let answer = sender.send_request(request).await?;
+        let answer = sender.send(request).await.map_err(|(_, error)| error)?;
         match edge_error(&answer) {
             Some(kind) if kind == NOT_READY => Err("not ready".into()),
             _ => Ok(()),
@@ -142,7 +174,10 @@ fn client(tls: &tls::ClientTls) -> Result<tls::Client, TlsError> {
     Ok(client)
 }
 
-async fn http2<I>(address: SocketAddr, stream: I) -> Result<Connected, BoxError>
+async fn http2<I>(
+    address: SocketAddr,
+    stream: I,
+) -> Result<(SendRequest<Pieces>, JoinHandle<()>), BoxError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

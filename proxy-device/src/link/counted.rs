@@ -1,4 +1,4 @@
-//! A socket whose bytes are counted.
+//! A socket whose bytes are counted, and whose pace is watched.
 
 use std::io;
 use std::pin::Pin;
@@ -8,26 +8,35 @@ use metrics::Counter;
 use sidecod_sidecar::own::Made;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::pace::Watch;
+
 /// A socket whose bytes are counted, as they are what a thin link has to carry.
 pub(super) struct Counted {
     stream: Made,
     sent: Counter,
     received: Counter,
+    watch: Watch,
 }
 
 impl Counted {
-    pub(super) fn new(stream: Made) -> Self {
+    pub(super) fn new(stream: Made, watch: Watch) -> Self {
         let counter = |direction: &'static str| metrics::counter!("sidecod_device_link_bytes_total", "direction" => direction);
         Self {
             stream,
             sent: counter("sent"),
             received: counter("received"),
+            watch,
         }
     }
 
-    fn count_sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = written {
-            self.sent.increment(bytes as u64);
+    fn count_sent(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Ok(bytes)) => {
+                self.sent.increment(bytes as u64);
+                self.watch.wrote(Some(bytes));
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.watch.wrote(None),
         }
         written
     }

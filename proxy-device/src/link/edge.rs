@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::SendRequest;
 use sidecod_sidecar::Body;
 use sidecod_sidecar::upstream::BaseUrl;
 use tokio::sync::{Notify, watch};
@@ -20,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
 
 use super::breaker::Breaker;
-use super::connect::{Connect, NOT_READY};
+use super::connect::{Connect, NOT_READY, Sender};
 use super::{LinkError, Via};
 use crate::relay::edge_error;
 
@@ -47,7 +46,7 @@ pub(super) struct Edge {
 
 #[derive(Default)]
 struct State {
-    sender: Option<SendRequest<Body>>,
+    sender: Option<Sender>,
     /// Which connection it is, counted from 1.
     generation: u64,
     breaker: Breaker,
@@ -116,7 +115,7 @@ impl Edge {
         self.changes.send_replace(());
     }
 
-    fn up(&self, sender: SendRequest<Body>) {
+    fn up(&self, sender: Sender) {
         self.change(|state| {
             state.sender = Some(sender);
             state.generation += 1;
@@ -312,14 +311,14 @@ struct Trial {
 impl Trial {
     async fn run(
         mut self,
-        sender: Option<SendRequest<Body>>,
+        sender: Option<Sender>,
         Call { request, limit }: Call,
     ) -> Result<Response<Incoming>, LinkError> {
         let Some(mut sender) = sender else {
             let reason = "the connection has just ended".to_owned();
             return Err(LinkError::unreachable(reason, request));
         };
-        let answer = sender.try_send_request(*request);
+        let answer = sender.send(*request);
         let answer = match limit {
             Some(limit) => timeout(limit, answer).await,
             None => Ok(answer.await),
@@ -339,14 +338,13 @@ impl Trial {
                 }
                 Ok(answer)
             }
-            Ok(Err(mut error)) => {
-                if let Some(request) = error.take_message() {
-                    self.edge.lost(self.generation, None);
-                    let reason = format!("{name}: {}", error.into_error());
-                    return Err(LinkError::unreachable(reason, Box::new(request)));
-                }
+            Ok(Err((Some(request), error))) => {
+                self.edge.lost(self.generation, None);
+                let reason = format!("{name}: {error}");
+                Err(LinkError::unreachable(reason, Box::new(request)))
+            }
+            Ok(Err((None, error))) => {
                 self.decided = true;
-                let error = error.into_error();
                 let reason = format!("{name}: {error}");
                 self.edge.lost(self.generation, Some(reason));
                 Err(LinkError::Broken(error))

@@ -10,6 +10,7 @@ mod connect;
 mod counted;
 mod edge;
 mod names;
+mod pace;
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
