@@ -34,6 +34,8 @@ const PING_AFTER: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes that the system may hold unsent: a ping waits behind them on a thin link.
 const UNSENT: u32 = 16 << 10;
+/// Bytes of a body that are cut into pieces before they can be sent.
+const AHEAD: usize = 256 << 10;
 /// Bytes of the headers of an answer.
 const MAX_HEADERS: u32 = 512 << 10;
 /// What the edge may send before it is read.
@@ -188,6 +190,7 @@ where
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(2 * WINDOW)
+        .max_send_buf_size(AHEAD)
         .max_header_list_size(MAX_HEADERS)
         .handshake(TokioIo::new(Gather::new(stream)))
         .await?;

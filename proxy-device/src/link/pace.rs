@@ -22,7 +22,7 @@ const QUICK: f64 = 8e6;
 /// How long a link is watched before it is judged.
 const SPAN: Duration = Duration::from_millis(20);
 /// How long a judgement stands.
-const STANDS: Duration = Duration::from_secs(10);
+const STANDS: Duration = Duration::from_mins(1);
 
 /// Whether a connection's link is quick. It counts as quick until its socket makes writes wait.
 #[derive(Debug)]
