@@ -137,7 +137,8 @@ impl Connect {
     async fn handshake(&self, url: &BaseUrl, address: SocketAddr) -> Result<Connected, BoxError> {
         let stream = self.own.note(TcpStream::connect(address).await?)?;
         SockRef::from(stream.socket()).set_tcp_notsent_lowat(UNSENT)?;
-        let (watch, pace) = Watch::new();
+        let watch = Watch::default();
+        let pace = watch.pace();
         let stream = Counted::new(stream, watch);
         let (requests, connection) = match &self.tls {
             None => http2(address, stream).await?,

@@ -20,26 +20,23 @@ const SMALL: usize = 16 << 10;
 /// Bytes that a quick link takes in a second: 64 Mbit/s, a piece of 64 KiB in 8 ms.
 const QUICK: f64 = 8e6;
 /// How long a link is watched before it is judged.
-const SPAN: Duration = Duration::from_millis(20);
-/// How long a judgement stands.
-const STANDS: Duration = Duration::from_mins(1);
+const SPAN: Duration = Duration::from_millis(100);
 
-/// Whether a connection's link is quick. It counts as quick until its socket makes writes wait.
-#[derive(Debug)]
+/// Whether a connection's link is quick. It counts as none until it has taken so much: a ping must not
+/// wait behind a large piece for so long that the connection counts as broken.
+#[derive(Debug, Default)]
 pub(super) struct Pace {
     is_quick: AtomicBool,
 }
 
 /// What a socket takes, for its [`Pace`].
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Watch {
     pace: Arc<Pace>,
     /// Since when a write waits.
     waits: Option<Instant>,
-    /// What has been seen since a write had to wait.
+    /// What has been seen since the last judgement.
     seen: Option<Seen>,
-    /// Until when it counts as not quick.
-    until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -50,65 +47,38 @@ struct Seen {
 }
 
 impl Watch {
-    /// Watches a socket.
-    pub fn new() -> (Self, Arc<Pace>) {
-        let pace = Arc::new(Pace {
-            is_quick: AtomicBool::new(true),
-        });
-        let watch = Self {
-            pace: pace.clone(),
-            waits: None,
-            seen: None,
-            until: None,
-        };
-        (watch, pace)
+    /// What is known of the link.
+    pub fn pace(&self) -> Arc<Pace> {
+        self.pace.clone()
     }
 
     /// Takes what a write came to: bytes that went, or that it waits.
     pub fn wrote(&mut self, bytes: Option<usize>) {
-        match bytes {
-            None if self.waits.is_some() => {}
-            None => {
-                let now = Instant::now();
-                self.waits = Some(now);
-                self.seen.get_or_insert(Seen {
-                    since: now,
-                    bytes: 0,
-                    waited: Duration::ZERO,
-                });
-            }
-            Some(bytes) => {
-                if let Some(seen) = &mut self.seen {
-                    seen.bytes += bytes;
-                }
-                if let Some(begun) = self.waits.take() {
-                    self.judge(begun, Instant::now());
-                } else if self.until.is_some_and(|until| until <= Instant::now()) {
-                    self.set(true, None);
-                }
-            }
+        let now = Instant::now();
+        let seen = self.seen.get_or_insert(Seen {
+            since: now,
+            bytes: 0,
+            waited: Duration::ZERO,
+        });
+        let Some(bytes) = bytes else {
+            self.waits.get_or_insert(now);
+            return;
+        };
+        seen.bytes += bytes;
+        if let Some(begun) = self.waits.take() {
+            seen.waited += now - begun;
         }
-    }
-
-    /// Judges by what was seen until the end of a wait, if that is enough.
-    fn judge(&mut self, begun: Instant, now: Instant) {
-        let Some(seen) = &mut self.seen else { return };
-        seen.waited += now - begun;
         let span = now - seen.since;
         if span < SPAN {
             return;
         }
-        // Where writes seldom waited, there was not more to send.
-        if seen.waited > span / 2 {
-            let is_quick = seen.bytes as f64 > QUICK * span.as_secs_f64();
-            self.set(is_quick, (!is_quick).then(|| now + STANDS));
+        // Where little went and writes seldom waited, there was not more to send.
+        if seen.bytes as f64 > QUICK * span.as_secs_f64() {
+            self.pace.is_quick.store(true, Ordering::Relaxed);
+        } else if seen.waited > span / 2 {
+            self.pace.is_quick.store(false, Ordering::Relaxed);
         }
         self.seen = None;
-    }
-
-    fn set(&mut self, is_quick: bool, until: Option<Instant>) {
-        self.pace.is_quick.store(is_quick, Ordering::Relaxed);
-        self.until = until;
     }
 }
 
@@ -213,34 +183,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pieces_are_small_where_the_link_is_not_quick() {
-        let (mut watch, pace) = Watch::new();
-        assert_eq!(pieces(&pace).await, [100_000]);
-        send(&mut watch, 4, 64 << 10, 1e6).await;
+    async fn pieces_are_large_where_the_link_is_quick_alone() {
+        let mut watch = Watch::default();
+        let pace = watch.pace();
         let small = [SMALL; 6].into_iter().chain([100_000 - 6 * SMALL]);
-        assert_eq!(pieces(&pace).await, small.collect::<Vec<_>>());
-        send(&mut watch, 400, SMALL, 1e8).await;
-        assert_eq!(pieces(&pace).await.len(), 1);
+        let small: Vec<_> = small.collect();
+        assert_eq!(pieces(&pace).await, small);
+        send(&mut watch, 1000, SMALL, 1.6e7).await;
+        assert_eq!(pieces(&pace).await, [100_000]);
+        send(&mut watch, 10, 64 << 10, 1e6).await;
+        assert_eq!(pieces(&pace).await, small);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_link_is_judged_while_it_is_full_alone() {
-        let (mut watch, pace) = Watch::new();
-        for _ in 0..10 {
-            send(&mut watch, 1, 1000, 1e6).await;
-            sleep(Duration::from_millis(30)).await;
+    async fn a_link_on_which_little_is_sent_is_not_judged() {
+        let mut watch = Watch::default();
+        let pace = watch.pace();
+        for bytes_a_second in [1.6e7, 1e6] {
+            send(&mut watch, 1000, SMALL, bytes_a_second).await;
+            let before = pieces(&pace).await;
+            for _ in 0..20 {
+                send(&mut watch, 1, 1000, 1e6).await;
+                sleep(Duration::from_millis(30)).await;
+            }
+            assert_eq!(pieces(&pace).await, before);
         }
-        assert_eq!(pieces(&pace).await.len(), 1);
-        // One that is slow stays it through such a time, but not for ever.
-        send(&mut watch, 4, SMALL, 1e5).await;
-        for _ in 0..3 {
-            send(&mut watch, 1, 1000, 1e6).await;
-            sleep(Duration::from_millis(30)).await;
-        }
-        assert_eq!(pieces(&pace).await.len(), 7);
-        sleep(STANDS).await;
-        watch.wrote(Some(100));
-        watch.wrote(Some(100));
-        assert_eq!(pieces(&pace).await.len(), 1);
     }
 }
