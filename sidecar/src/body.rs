@@ -302,15 +302,20 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        let held = self.prefix.len() as u64;
-        let rest = self.rest.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower() + held);
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper + held);
-        }
-        hint
+        behind(self.prefix.len(), &self.rest.size_hint())
     }
+}
+
+/// The size of a body of which so many bytes come before what `rest` says.
+#[must_use]
+pub fn behind(bytes: usize, rest: &SizeHint) -> SizeHint {
+    let bytes = bytes as u64;
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower() + bytes);
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper + bytes);
+    }
+    hint
 }
 
 #[cfg(test)]

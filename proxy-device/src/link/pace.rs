@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use sidecod_sidecar::body::behind;
 use sidecod_sidecar::{Body, BoxError};
 use tokio::time::Instant;
 
@@ -138,13 +139,7 @@ impl http_body::Body for Pieces {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
-        let mut hint = SizeHint::new();
-        hint.set_lower(body.lower() + rest);
-        if let Some(upper) = body.upper() {
-            hint.set_upper(upper + rest);
-        }
-        hint
+        behind(self.rest.len(), &self.body.size_hint())
     }
 }
 

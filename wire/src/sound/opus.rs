@@ -18,9 +18,6 @@ fn failed(reason: &dyn Display) -> SoundError {
     }
 }
 
-/// What is said of samples that are not taken.
-const NONE: &str = "has no such samples";
-
 /// Largest sample that is coded, in parts of full scale.
 const LOUDEST: f32 = 4.0;
 
@@ -30,7 +27,7 @@ pub(super) fn takes(bytes: &[u8], samples: &Samples) -> bool {
         let mut numbers = bytes.chunks_exact(samples.width.into()).map(float);
         samples.width < FLOAT || numbers.all(|sample| sample.abs() <= LOUDEST)
     };
-    stream(samples).is_some() && finite()
+    stream(samples).is_ok() && finite()
 }
 
 /// What Opus takes samples for.
@@ -50,29 +47,27 @@ impl Stream {
     }
 }
 
-/// What Opus takes these samples for; none where their rate is none of its own, nor up to a tenth below.
-fn stream(samples: &Samples) -> Option<Stream> {
+/// What Opus takes these samples for; an error where their rate is none of its own, nor up to a tenth
+/// below.
+fn stream(samples: &Samples) -> Result<Stream, SoundError> {
     let mut rates = [8000, 12_000, 16_000, 24_000, 48_000].into_iter();
-    let rate = rates.find(|&rate| (rate - rate / 10..=rate).contains(&samples.rate))?;
-    (samples.channels <= 2).then_some(Stream {
-        rate,
-        channels: samples.channels.into(),
-        packet: rate as usize * 60 / 1000,
-    })
+    match rates.find(|&rate| (rate - rate / 10..=rate).contains(&samples.rate)) {
+        Some(rate) if samples.channels <= 2 => Ok(Stream {
+            rate,
+            channels: samples.channels.into(),
+            packet: rate as usize * 60 / 1000,
+        }),
+        _ => Err(failed(&"has no such samples")),
+    }
 }
 
 /// Packets for these samples, `kbits` kilobits a second.
 pub(super) fn encode(bytes: &[u8], samples: &Samples, kbits: u16) -> Result<Vec<u8>, SoundError> {
-    let stream = stream(samples).ok_or_else(|| failed(&NONE))?;
-    let Stream {
-        rate,
-        channels,
-        packet,
-    } = stream;
+    let stream = stream(samples)?;
     // For `Voip` it would filter speech first, as ears like it.
-    let encoder = OpusEncoder::new(rate as i32, channels, Application::Audio);
+    let encoder = OpusEncoder::new(stream.rate as i32, stream.channels, Application::Audio);
     let mut encoder = encoder.map_err(|error| failed(&error))?;
-    let bits = u64::from(kbits) * 1000 * u64::from(rate) / u64::from(samples.rate);
+    let bits = u64::from(kbits) * 1000 * u64::from(stream.rate) / u64::from(samples.rate);
     encoder.bitrate_bps = bits as i32;
     encoder.rate_control = RateControl::Vbr;
     encoder.lsb_depth = i32::from(samples.width.min(3)) * 8;
@@ -80,13 +75,13 @@ pub(super) fn encode(bytes: &[u8], samples: &Samples, kbits: u16) -> Result<Vec<
     let mut code = Vec::new();
     protobuf::put_varint(&mut code, delay as u64);
     let mut written = vec![0; MAX_PACKET_BYTES];
-    let mut block = vec![0.0; packet * channels];
+    let mut block = vec![0.0; stream.packet * stream.channels];
     let mut rest = bytes.chunks_exact(samples.width.into());
     for _ in 0..stream.packets(samples, delay) {
         for sample in &mut block {
             *sample = rest.next().map_or(0.0, float);
         }
-        let length = encoder.encode(&block, packet, &mut written);
+        let length = encoder.encode(&block, stream.packet, &mut written);
         let length = length.map_err(|error| failed(&error))?;
         protobuf::put_varint(&mut code, length as u64);
         code.extend_from_slice(&written[..length]);
@@ -106,22 +101,17 @@ fn float(bytes: &[u8]) -> f32 {
 
 /// Appends the samples of packets, if they are so many.
 pub(super) fn decode(code: &[u8], samples: &Samples, file: &mut Vec<u8>) -> Result<(), SoundError> {
-    let stream = stream(samples).ok_or_else(|| failed(&NONE))?;
-    let Stream {
-        rate,
-        channels,
-        packet,
-    } = stream;
-    let decoder = OpusDecoder::new(rate as i32, channels);
+    let stream = stream(samples)?;
+    let decoder = OpusDecoder::new(stream.rate as i32, stream.channels);
     let mut decoder = decoder.map_err(|error| failed(&error))?;
     let mut rest = code;
     let delay = varint(&mut rest)?;
-    if delay > packet {
+    if delay > stream.packet {
         return Err(failed(&"the first sample is none of the first packet"));
     }
-    let mut skip = delay * channels;
+    let mut skip = delay * stream.channels;
     let mut left = samples.all() as usize;
-    let mut block = vec![0.0; packet * channels];
+    let mut block = vec![0.0; stream.packet * stream.channels];
     for _ in 0..stream.packets(samples, delay) {
         let length = varint(&mut rest)?;
         let (now, behind) = rest
@@ -130,9 +120,10 @@ pub(super) fn decode(code: &[u8], samples: &Samples, file: &mut Vec<u8>) -> Resu
             .ok_or_else(|| failed(&"a packet is missing"))?;
         rest = behind;
         let count = decoder
-            .decode(now, packet, &mut block)
+            .decode(now, stream.packet, &mut block)
             .map_err(|error| failed(&error))?;
-        if count != packet {
+        if count != stream.packet {
+            let packet = stream.packet;
             return Err(failed(&format!(
                 "a packet has {count} samples, not {packet}"
             )));
